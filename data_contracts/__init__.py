@@ -1,0 +1,1 @@
+"""What Assay promises: records, contracts, policies, manifests, verdicts and digests. Pure, no I/O."""

@@ -1,0 +1,88 @@
+"""The audit log: append-only, hash-chained, folded into what is live. Pure; `resources.audit_log` stores it.
+
+A record's digest covers its predecessor's, so that an edit, a removal or a reorder breaks the chain; a signed head
+held outside the store shows truncation.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.frozen import Frozen
+
+GENESIS: Digest = sha256_bytes(b"assay-log-v1")
+LOG_NAMESPACE = "assay-log-v1"
+APPROVAL_NAMESPACE = "assay-approval-v1"
+
+EventKind = Literal[
+    "dataset.recorded",
+    "checkpoint.recorded",
+    "model.selected",
+    "verdict.recorded",
+    "release.registered",
+    "approval.accepted",
+    "approval.rejected",
+    "canary.recorded",
+    "promotion.recorded",
+    "rollback.recorded",
+    "projection.repaired",
+    "log-key.rotated",
+    "drift.recorded",
+    "retrain.decided",
+]
+
+
+class ChainBroken(Exception):
+    """The audit log is not what was written; the message names the record."""
+
+
+class AuditRecord(Frozen):
+    """One event. ``time`` is UTC, set when chained; ``body`` holds digests and names, never row text."""
+
+    sequence: int
+    previous: Digest
+    time: datetime
+    actor: str
+    event: EventKind
+    product: str
+    body: dict[str, JsonValue]
+
+
+def check_chain(records: Iterable[AuditRecord]) -> Digest:
+    """Head digest of an intact log. Raises `ChainBroken` naming the first record that does not follow."""
+    head, expected = GENESIS, 0
+    for record in records:
+        if record.sequence != expected:
+            raise ChainBroken(f"audit log: record {expected} is missing (found {record.sequence} in its place)")
+        if record.previous != head:
+            raise ChainBroken(f"audit log: record {record.sequence} does not follow record {record.sequence - 1}")
+        head, expected = record.digest, expected + 1
+    return head
+
+
+def live_releases(records: Iterable[AuditRecord]) -> Mapping[tuple[str, str], Digest]:
+    """(product, environment) -> release that is live, by the promotion and rollback records alone."""
+    live: dict[tuple[str, str], Digest] = {}
+    for record in records:
+        if record.event in ("promotion.recorded", "rollback.recorded"):
+            key = (record.product, str(record.body["environment"]))
+            release = record.body["release"]
+            if release is None:
+                live.pop(key, None)
+            else:
+                live[key] = str(release)
+    return live
+
+
+def promotion_history(records: Iterable[AuditRecord], product: str, environment: str) -> list[Digest | None]:
+    """Releases that were live, oldest first; ``None`` stands for the base model."""
+    return [
+        None if record.body["release"] is None else str(record.body["release"])
+        for record in records
+        if record.event in ("promotion.recorded", "rollback.recorded")
+        and record.product == product
+        and record.body["environment"] == environment
+    ]

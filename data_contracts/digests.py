@@ -1,0 +1,100 @@
+"""Names of things: canonical JSON (RFC 8785), SHA-256, tree digests, Merkle roots. The only place that hashes.
+
+A digest is written ``sha256:<64 lowercase hex>``. Equal content has equal digest on every machine.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import rfc8785
+from pydantic import StringConstraints
+
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
+
+_CHUNK = 1 << 20
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value. Raises ``ValueError`` for NaN, infinities and integers beyond 2**53."""
+    return rfc8785.dumps(value)
+
+
+def sha256_bytes(data: bytes) -> Digest:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def sha256_json(value: Any) -> Digest:
+    """Digest of a JSON value by its canonical bytes."""
+    return sha256_bytes(canonical_json(value))
+
+
+def sha256_file(path: Path) -> Digest:
+    hasher = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            hasher.update(chunk)
+    return "sha256:" + hasher.hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    return re.fullmatch(DIGEST_PATTERN, text) is not None
+
+
+def hex_of(digest: Digest) -> str:
+    """The 64 hex digits, for file names and served adapter names."""
+    if not is_digest(digest):
+        raise ValueError(f"not a digest: {digest!r} (expected sha256:<64 hex>)")
+    return digest.removeprefix("sha256:")
+
+
+def tree_files(root: Path) -> dict[str, Digest]:
+    """Relative POSIX path -> digest of every file below ``root``, sorted. Links are refused."""
+    files: dict[str, Digest] = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link: a tree holds plain files only")
+        if path.is_file():
+            files[path.relative_to(root).as_posix()] = sha256_file(path)
+    return files
+
+
+def tree_digest(files: Mapping[str, Digest]) -> Digest:
+    """Digest of a folder, from the result of `tree_files`: names and bytes, not times or modes."""
+    if not files:
+        raise ValueError("an empty tree has no digest")
+    return sha256_json(dict(files))
+
+
+def row_name(subject_key: bytes, row: Any) -> Digest:
+    """Name of a row: HMAC-SHA-256 of its canonical bytes under its subject's key (32 bytes).
+
+    Without the key the name tells nothing of the row, so that deleting row and key leaves the chain whole and the
+    content gone.
+    """
+    if len(subject_key) != 32:
+        raise ValueError(f"a subject key has 32 bytes, not {len(subject_key)}")
+    return "sha256:" + hmac.new(subject_key, canonical_json(row), hashlib.sha256).hexdigest()
+
+
+def keyed_ref(key: bytes, text: str) -> str:
+    """A subject's pseudonym: 32 hex digits of HMAC-SHA-256 under the installation's key."""
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def merkle_root(names: Iterable[Digest]) -> Digest:
+    """Root over the sorted names, hashed as in RFC 6962 (leaf prefix 0x00, node prefix 0x01).
+
+    Sorting makes it independent of row order, batching and engine; a repeated name counts twice.
+    """
+    level = [hashlib.sha256(b"\x00" + bytes.fromhex(hex_of(name))).digest() for name in sorted(names)]
+    if not level:
+        return sha256_bytes(b"")
+    while len(level) > 1:
+        paired = [hashlib.sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        level = paired + level[len(paired) * 2 :]
+    return "sha256:" + level[0].hex()

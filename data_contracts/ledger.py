@@ -1,0 +1,28 @@
+"""Provenance of a row: where it came from, under which terms, for which purposes, until when."""
+
+from datetime import date
+from typing import Literal
+
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+
+Tier = Literal["gold", "silver", "bronze"]
+Purpose = Literal["inference", "own-model", "shared-model"]
+ConsentBasis = Literal["consent", "contract", "legitimate-interest", "synthetic", "public-licence", "none"]
+
+
+class LedgerEntry(Frozen):
+    """One row of the ledger. ``row`` and ``parents`` are row names, ``subject`` is a keyed hash."""
+
+    row: Digest
+    parents: tuple[Digest, ...] = ()
+    subject: str
+    source: str
+    source_digest: Digest
+    contract: Digest
+    licence: str
+    consent: ConsentBasis
+    purposes: tuple[Purpose, ...]
+    retain_until: date | None
+    tier: Tier
+    synthetic_depth: int = 0

@@ -1,0 +1,124 @@
+"""Manifests: what a thing is made of, by digest. They hold no time, host, run id or row text.
+
+A manifest is written last, so that its existence means that the rest is whole.
+"""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+
+
+class Counts(Frozen):
+    """Rows in = rows out + dropped. ``dropped`` maps reason -> rows, each of which lies in quarantine."""
+
+    rows_in: int = Field(ge=0)
+    rows_out: int = Field(ge=0)
+    dropped: dict[str, int] = {}
+
+    def balanced(self) -> bool:
+        return self.rows_in == self.rows_out + sum(self.dropped.values())
+
+
+class SourceRef(Frozen):
+    """A source as it was read: its address in the product file, the digest of its bytes, its contract."""
+
+    url: str
+    content: Digest
+    contract: Digest
+
+
+class DatasetManifest(Frozen):
+    """A data set of one stage. ``root`` is the Merkle root of its rows' names; ``parts`` the roots of its splits."""
+
+    kind: Literal["dataset"] = "dataset"
+    product: str
+    stage: str
+    root: Digest
+    counts: Counts
+    inputs: tuple[Digest, ...] = ()
+    sources: tuple[SourceRef, ...] = ()
+    policy: Digest | None = None
+    parts: dict[str, Digest] = {}
+    synthetic_share: float = Field(ge=0, le=1)
+    facts: dict[str, JsonValue] = {}
+    action_key: Digest
+
+
+class BaseManifest(Frozen):
+    """A base model: weights and tokenizer as one tree. The chat template is not part of it."""
+
+    kind: Literal["base"] = "base"
+    name: str
+    source: str
+    licence: str
+    tree: Digest
+    parameters: int
+
+
+class CheckpointManifest(Frozen):
+    """What a training run left: an adapter (or, for ``method: full``, whole weights) and all that it was made from."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    product: str
+    stage: Literal["sft", "preference"]
+    method: Literal["full", "lora", "qlora"]
+    base: Digest
+    template: Digest
+    recipe: Digest
+    datasets: tuple[Digest, ...]
+    parent: Digest | None = None
+    step: int
+    weights: Digest
+    metrics: dict[str, float] = {}
+    environment: Digest
+    action_key: Digest
+
+
+class ModelManifest(Frozen):
+    """The candidate: the checkpoint selected for evaluation, with what serving must know of it."""
+
+    kind: Literal["model"] = "model"
+    product: str
+    base: Digest
+    template: Digest
+    weights: Digest
+    method: Literal["full", "lora", "qlora"]
+    rank: int | None
+    checkpoint: Digest
+    datasets: tuple[Digest, ...]
+    recipe: Digest
+    licences: tuple[str, ...]
+    synthetic_share: float
+    action_key: Digest
+
+
+class SignedHead(Frozen):
+    """The audit log's head at a time, signed by the log key (SSH namespace ``assay-log-v1``)."""
+
+    sequence: int
+    head: Digest
+    signature: str
+
+
+class ReleaseManifest(Frozen):
+    """A candidate as registered: everything that a reviewer approves, and the log's head at that time."""
+
+    kind: Literal["release"] = "release"
+    product: str
+    tenant: str
+    environment: str
+    model: Digest
+    weights: Digest
+    base: Digest
+    template: Digest
+    verdict: Digest
+    card: Digest
+    card_diff: Digest
+    policy: Digest
+    serving_config: Digest
+    displaced_champion: Digest | None
+    log_head: SignedHead
+    action_key: Digest

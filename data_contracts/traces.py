@@ -1,0 +1,28 @@
+"""What the gateway keeps of an answer: who asked what product, which release answered, how it went. No text."""
+
+from datetime import datetime
+
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+
+
+class Trace(Frozen):
+    """``route`` says who answered: the champion release, a challenger under canary, or the base as fallback."""
+
+    trace_id: str
+    time: datetime
+    tenant: str
+    product: str
+    route: str
+    release: Digest | None
+    base: Digest
+    adapter: Digest | None
+    template: Digest
+    status: int
+    reason: str = ""
+    prompt_chars: int
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: float
+    json_valid: bool | None
+    tool: str | None = None

@@ -1,0 +1,131 @@
+"""What was decided, on what evidence: evaluation results, gate verdicts, approvals, canary verdicts."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+
+Decision = Literal["promote", "hold", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+class ItemScore(Frozen):
+    """One item of a suite, by name. ``cluster`` groups items that are not independent; text lies elsewhere."""
+
+    item: str
+    cluster: str
+    scores: dict[str, float]
+
+
+class EvalResult(Frozen):
+    """One artifact on one suite. ``artifact`` is the digest of what answered (base, or adapter on base).
+
+    ``samples`` names the blob of generated text, which erasure may delete; the scores stay.
+    """
+
+    kind: Literal["eval"] = "eval"
+    product: str
+    suite: str
+    suite_digest: Digest
+    artifact: Digest
+    template: Digest
+    decoding: Digest
+    engine: str
+    items: tuple[ItemScore, ...] = Field(min_length=1)
+    samples: Digest | None
+    action_key: Digest
+
+
+class LayerResults(Frozen):
+    """All results of one evaluation layer. ``results`` maps ``suite/subject`` to the `EvalResult`'s digest; subjects are
+    ``base``, ``champion`` (when there is one) and ``candidate``."""
+
+    kind: Literal["layer"] = "layer"
+    product: str
+    model: Digest
+    layer: str
+    results: dict[str, Digest]
+
+
+class CriterionResult(Frozen):
+    """One line of the gate table. ``effect`` is candidate minus baseline, with its confidence interval."""
+
+    name: str
+    kind: Literal["superiority", "non-inferiority", "floor"]
+    suite: str
+    metric: str
+    n: int
+    baseline: str
+    baseline_mean: float
+    candidate_mean: float
+    effect: float
+    ci_low: float
+    ci_high: float
+    margin: float
+    confidence: float
+    outcome: Outcome
+    reason: str
+
+
+class GateVerdict(Frozen):
+    kind: Literal["verdict"] = "verdict"
+    product: str
+    model: Digest
+    policy: Digest
+    results: dict[str, Digest]
+    criteria: tuple[CriterionResult, ...] = Field(min_length=1)
+    decision: Decision
+    reason: str
+    action_key: Digest
+
+
+class ApprovalStatement(Frozen):
+    """What a reviewer signs (DESIGN invariant 9): change any of it and the signature is void."""
+
+    decision: Literal["approve", "reject"]
+    product: str
+    environment: str
+    weights: Digest
+    base: Digest
+    template: Digest
+    verdict: Digest
+    card_diff: Digest
+    policy: Digest
+    serving_config: Digest
+    displaced_champion: Digest | None
+    nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
+    expires: datetime
+
+    @field_validator("expires")
+    @classmethod
+    def _has_a_zone(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise ValueError("expires needs a time zone, e.g. 2030-01-31T12:00:00Z")
+        return value
+
+
+class Approval(Frozen):
+    """A statement with the SSH signature over its canonical bytes (namespace ``assay-approval-v1``)."""
+
+    kind: Literal["approval"] = "approval"
+    release: Digest
+    statement: ApprovalStatement
+    principal: str
+    signature: str
+    reason: str = ""
+
+
+class CanaryVerdict(Frozen):
+    kind: Literal["canary"] = "canary"
+    product: str
+    release: Digest
+    champion: Digest | None
+    requests: int
+    errors: int
+    json_valid: int
+    p95_ms: float
+    outcome: Literal["pass", "fail"]
+    reason: str

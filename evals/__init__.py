@@ -1,0 +1,1 @@
+"""How we judge: suites, scorers, statistics, gate, report. Knows no Dagster."""

