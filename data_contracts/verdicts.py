@@ -40,8 +40,8 @@ class EvalResult(Frozen):
 
 
 class LayerResults(Frozen):
-    """All results of one evaluation layer. ``results`` maps ``suite/subject`` to the `EvalResult`'s digest; subjects are
-    ``base``, ``champion`` (when there is one) and ``candidate``."""
+    """All results of one evaluation layer. ``results`` maps ``suite/subject`` to an `EvalResult`'s digest; subjects
+    are ``base``, ``champion`` (when there is one) and ``candidate``."""
 
     kind: Literal["layer"] = "layer"
     product: str
