@@ -1,16 +1,17 @@
 """The audit log: append-only, hash-chained, folded into what is live. Pure; `resources.audit_log` stores it.
 
 A record's digest covers its predecessor's, so that an edit, a removal or a reorder breaks the chain; a signed head
-held outside the store shows truncation.
+held outside the store shows truncation. The key that signs heads is itself rotated by a record of the chain.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
 
-from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.digests import Digest, canonical_json, sha256_bytes
+from data_contracts.errors import Tampered
 from data_contracts.frozen import Frozen
 
 GENESIS: Digest = sha256_bytes(b"assay-log-v1")
@@ -35,7 +36,7 @@ EventKind = Literal[
 ]
 
 
-class ChainBroken(Exception):
+class ChainBroken(Tampered):
     """The audit log is not what was written; the message names the record."""
 
 
@@ -51,6 +52,13 @@ class AuditRecord(Frozen):
     body: dict[str, JsonValue]
 
 
+def follows(record: AuditRecord, before: AuditRecord | None) -> bool:
+    """Whether ``record`` is the one right after ``before`` (``None``: the first of the log)."""
+    if before is None:
+        return record.sequence == 0 and record.previous == GENESIS
+    return record.sequence == before.sequence + 1 and record.previous == before.digest
+
+
 def check_chain(records: Iterable[AuditRecord]) -> Digest:
     """Head digest of an intact log. Raises `ChainBroken` naming the first record that does not follow."""
     head, expected = GENESIS, 0
@@ -61,6 +69,18 @@ def check_chain(records: Iterable[AuditRecord]) -> Digest:
             raise ChainBroken(f"audit log: record {record.sequence} does not follow record {record.sequence - 1}")
         head, expected = record.digest, expected + 1
     return head
+
+
+def head_at(records: Sequence[AuditRecord], sequence: int) -> Digest | None:
+    """The head as it was when record ``sequence`` was the last; -1 names the empty log."""
+    if sequence == -1:
+        return GENESIS
+    return records[sequence].digest if 0 <= sequence < len(records) else None
+
+
+def rotation_message(public_key: str, previous: Digest) -> bytes:
+    """What the old log key signs to hand over to ``public_key`` right after the head ``previous``."""
+    return canonical_json({"previous": previous, "public_key": public_key})
 
 
 def live_releases(records: Iterable[AuditRecord]) -> Mapping[tuple[str, str], Digest]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import JsonValue
 
@@ -42,14 +42,45 @@ class Keyring(Protocol):
         ...
 
     def key(self, subject: str) -> bytes: ...
+    def keys(self, subjects: Iterable[str]) -> Mapping[str, bytes]:
+        """Keys of all these subjects, made where there is none yet; raises `Refused` for an erased subject."""
+        ...
+
+    def known(self, subjects: Iterable[str]) -> Mapping[str, bytes]:
+        """Keys of those subjects that have one; makes none."""
+        ...
+
     def has(self, subject: str) -> bool: ...
+    def delete(self, subject: str) -> None: ...
 
 
 class Ledger(Protocol):
     def record(self, entries: Iterable[LedgerEntry]) -> None: ...
     def entry(self, row: Digest) -> LedgerEntry | None: ...
+    def entries(self, rows: Iterable[Digest]) -> Mapping[Digest, LedgerEntry]: ...
     def missing(self, rows: Iterable[Digest]) -> list[Digest]: ...
     def children(self, row: Digest) -> list[Digest]: ...
+
+
+class Finding(NamedTuple):
+    """A personal datum or a secret in a text: where it lies and of which kind (``EMAIL_ADDRESS``, ``SECRET``, ...)."""
+
+    start: int
+    end: int
+    kind: str
+
+
+class PiiAnalyzer(Protocol):
+    """Finds personal data and secrets, without a network."""
+
+    @property
+    def identity(self) -> str:
+        """Names model and recognisers: another one makes another data set."""
+        ...
+
+    def find(self, texts: Sequence[str]) -> list[list[Finding]]:
+        """Findings of each text, in order and without overlaps."""
+        ...
 
 
 class AuditLog(Protocol):
@@ -69,6 +100,14 @@ class Signatures(Protocol):
 
     def principals(self, namespace: str, message: bytes, signature: str) -> list[str]:
         """Principals allowed to make this valid signature in this namespace; empty when there is none."""
+        ...
+
+    def made_by(self, public: str, namespace: str, message: bytes, signature: str) -> bool:
+        """Whether this key (``ssh-ed25519 AAAA...``), allowed or not, made this signature."""
+        ...
+
+    def signer(self, signature: str) -> tuple[str, str]:
+        """(public key, namespace) that a signature names, true or not; raises `Refused` when it is none."""
         ...
 
 
@@ -101,6 +140,8 @@ class Parts(Protocol):
     def keyring(self) -> Keyring: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def pii(self) -> PiiAnalyzer: ...
     @property
     def log(self) -> AuditLog: ...
     @property
