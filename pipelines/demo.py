@@ -1,0 +1,192 @@
+"""``make demo``: the product billing-assistant from raw data to an answer from the served, approved model.
+
+It types the commands a person would type. It alone holds a throwaway reviewer key, in a trust root of its own: nothing
+else can sign an approval by itself.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_contracts.chain import live_releases
+from data_contracts.errors import AssayError
+from data_contracts.manifests import CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
+from data_contracts.verdicts import GateVerdict
+from pipelines.wiring import Line
+
+PRODUCT = "billing-assistant"
+REVIEWER = "demo-reviewer"
+QUESTION = "Hi, this is Robin. Something is off with INV-2231, could you open it for me?"
+TOOLS = ("get_invoice", "issue_refund", "list_payments")
+console = Console(highlight=False, soft_wrap=True)
+spent: list[tuple[str, float]] = []
+
+
+@contextmanager
+def part(title: str) -> Iterator[None]:
+    console.print(f"\n== {title}", style="bold")
+    started = time.monotonic()
+    yield
+    spent.append((title, time.monotonic() - started))
+
+
+def assay(*arguments: str, quiet: bool = False) -> str:
+    """Run one command as a person would; its output is shown unless it is data for the next step."""
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    if not quiet:
+        console.print(f"$ assay {' '.join(arguments)}", style="dim")
+    done = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)
+    if done.returncode != 0:
+        raise AssayError(f"`assay {' '.join(arguments)}` failed (exit {done.returncode}); see above")
+    return (done.stdout or "").strip()
+
+
+def make_trust_root(line: Line) -> Path:
+    """The demo's own trust root beside the home: a throwaway reviewer key and the line of the log key."""
+    trust = line.settings.trust_root
+    reviewer = trust.parent / REVIEWER
+    if not reviewer.exists():
+        trust.parent.mkdir(parents=True, exist_ok=True)
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", REVIEWER, "-f", str(reviewer)]
+        subprocess.run(make, check=True)
+    public = reviewer.with_suffix(".pub").read_text().strip()
+    log_line = assay("init", quiet=True)
+    trust.write_text(f'{REVIEWER} namespaces="assay-approval-v1" {public}\n{log_line}\n')
+    return reviewer
+
+
+def live_release(line: Line, product: str, environment: str) -> str | None:
+    return live_releases(line.log.records()).get((product, environment))
+
+
+def wait_for_promotion(line: Line, release: str, environment: str, minutes: float = 5) -> None:
+    """Until the approvals sensor has promoted the release; the audit log tells each step."""
+    seen = len(line.log.records())
+    deadline = time.monotonic() + minutes * 60
+    while live_release(line, PRODUCT, environment) != release:
+        records = line.log.records()
+        for record in records[seen:]:
+            console.print(f"  {record.event}: {record.body.get('outcome') or record.body.get('release') or ''}")
+            if record.event == "canary.recorded" and record.body.get("outcome") == "fail":
+                raise AssayError("the canary failed; the champion stays. See the audit log")
+        seen = len(records)
+        if time.monotonic() > deadline:
+            raise AssayError(
+                f"no promotion after {minutes:g} minutes: see the run in the Dagster UI and {line.home / 'logs'}"
+            )
+        time.sleep(1)
+
+
+def summary(line: Line, release_id: str, answer: dict[str, Any]) -> None:
+    store = line.store
+    release = store.get_manifest(release_id, ReleaseManifest)
+    model = store.get_manifest(release.model, ModelManifest)
+    checkpoint = store.get_manifest(model.checkpoint, CheckpointManifest)
+    verdict = store.get_manifest(release.verdict, GateVerdict)
+    console.print("\n== Summary (all training data is synthetic)", style="bold")
+    for digest in model.datasets:
+        data = store.get_manifest(digest, DatasetManifest)
+        console.print(f"data       {data.stage} {digest}: {data.counts.rows_out} rows out")
+    for stage, counts in lineage_counts(line, model):
+        dropped = ", ".join(f"{n} {reason}" for reason, n in counts.dropped.items()) or "none"
+        console.print(f"           {stage:<15} {counts.rows_in:>5} in  {counts.rows_out:>5} out  dropped: {dropped}")
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(checkpoint.metrics.items()) if "@" not in name)
+    console.print(f"training   {checkpoint.method} {checkpoint.stage}, step {checkpoint.step}: {metrics}")
+    table = Table("criterion", "n", "base*", "candidate", "effect", "95% interval", "outcome", box=None)
+    for row in verdict.criteria:
+        interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+        means = (f"{row.baseline_mean:.3f}", f"{row.candidate_mean:.3f}", f"{row.effect:+.3f}")
+        table.add_row(row.name, str(row.n), *means, interval, row.outcome)
+    console.print(f"gate       {verdict.decision}: {verdict.reason}")
+    console.print(table)
+    console.print("           * the baseline; the base model answers with few-shot examples and a JSON schema")
+    approved = [r for r in line.log.records() if r.event == "approval.accepted" and r.body["release"] == release_id]
+    console.print(
+        f"approval   {', '.join(str(r.body['principal']) for r in approved)} (audit record {approved[-1].sequence})"
+    )
+    console.print(f"release    {release_id}")
+    console.print(f"question   {QUESTION}")
+    console.print(f"answer     {answer['choices'][0]['message']['content']}")
+    for name, value in answer["assay"].items():
+        console.print(f"           {name:<10} {value}")
+    console.print(f"report     {line.home / 'reports' / release_id[7:23] / 'report.html'}")
+    console.print("look       make up, then `assay status` for the addresses of Dagster, MLflow and the gateway")
+    console.print(f"verify     .venv/bin/assay verify {release_id}")
+
+
+def lineage_counts(line: Line, model: ModelManifest) -> Iterator[tuple[str, Any]]:
+    """(stage, counts) of every data step behind the model, first step first."""
+    steps: dict[str, DatasetManifest] = {}
+    queue = list(model.datasets)
+    while queue:
+        digest = queue.pop()
+        if digest not in steps:
+            steps[digest] = line.store.get_manifest(digest, DatasetManifest)
+            queue.extend(steps[digest].inputs)
+    order = [
+        "raw",
+        "contracted",
+        "ledger",
+        "scrubbed",
+        "deduplicated",
+        "decontaminated",
+        "mixture",
+        "splits",
+        "preferences",
+    ]
+    for manifest in sorted(steps.values(), key=lambda m: order.index(m.stage) if m.stage in order else len(order)):
+        yield manifest.stage, manifest.counts
+
+
+def main() -> None:
+    started = time.monotonic()
+    line = Line()
+    product = line.product(PRODUCT)
+    reviewer = make_trust_root(line)
+    with part("Data, training, evaluation, gate (Dagster; done work is skipped)"):
+        assay("run", PRODUCT)
+    release = assay("pending", "--json", quiet=True)
+    waiting = [r for r in json.loads(release) if line.store.get_manifest(r, ReleaseManifest).product == PRODUCT]
+    candidate = waiting[-1] if waiting else live_release(line, PRODUCT, product.environment)
+    if candidate is None:
+        raise AssayError("the gate did not promote the candidate, so there is nothing to approve: see the report above")
+    with part("Standing system: Dagster, MLflow, vLLM, gateway"):
+        assay("up")
+    try:
+        with part("Approval by signature, then promotion by the sensor: challenger, canary, champion"):
+            if waiting:
+                assay("approve", candidate, "--key", str(reviewer), "--as", REVIEWER)
+            wait_for_promotion(line, candidate, product.environment)
+            console.print(f"live: {candidate}")
+        with part("An answer through the gateway"):
+            os.environ["ASSAY_API_KEY"] = assay("key", "create", product.tenant, quiet=True)
+            answer = json.loads(assay("ask", PRODUCT, QUESTION, *(f"--tool={name}" for name in TOOLS), quiet=True))
+        with part("The chain, walked offline"):
+            assay("verify", candidate)
+    finally:
+        with part("Stopping the servers"):
+            assay("down")
+    summary(line, candidate, answer)
+    table = Table("part", "seconds", box=None)
+    for title, seconds in spent:
+        table.add_row(title, f"{seconds:.0f}")
+    console.print(table)
+    console.print(f"done in {(time.monotonic() - started) / 60:.1f} minutes (set-up not counted)", style="bold")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AssayError as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; `make demo` goes on from here")
