@@ -5,15 +5,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from data_contracts.errors import AssayError
 
-# 2026-01-31 12:00:00 +0000 - dagster - INFO - __ASSET_JOB - <run id> - <pid or step> - <message>
-_EVENT = re.compile(r" - (?P<step>[a-z0-9_]+) - (?P<kind>STEP_START|STEP_SUCCESS|STEP_FAILURE) - (?P<text>.*)")
-_NOTE = re.compile(
-    r" - dagster - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - (?P<step>[a-z0-9_]+) - (?P<text>.*)"
+# 2026-01-31 12:00:00 +0000 - dagster - INFO - __ASSET_JOB - <run id> - [<pid> -] <step> - [<event> -] <message>
+_LINE = re.compile(
+    r" - dagster - (?P<level>[A-Z]+) - \S+ - [0-9a-f-]{36} - (\d+ - )?"
+    r"(?P<step>[a-z0-9_]+) - ((?P<event>[A-Z_]+) - )?(?P<text>.*)"
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -32,40 +33,46 @@ def materialize(selection: str, product: str, home: Path, say: Callable[[str], N
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "pipelines.definitions"]
     command += ["--select", selection, "--partition", product]
     environment = {**os.environ, "DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1"}
+    failures: list[str] = []
     with (
         log.open("w") as sink,
         subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as run,
     ):
-        assert run.stdout is not None  # noqa: S101 (a pipe was asked for)
-        last = ""
         try:
-            for line in _tee(run.stdout, sink):
-                for text in progress(line):
-                    last = text if text.startswith("x") else last
-                    say(text)
+            for text in progress(_kept(run.stdout or (), sink)):
+                say(text)
+                if text.startswith("x "):
+                    failures.append(text[2:])
         except KeyboardInterrupt:
             run.wait()
             raise
     if run.returncode != 0:
-        raise RunFailed(f"{last.removeprefix('x ') or 'the run failed'} (log: {log})")
+        raise RunFailed(f"{failures[0] if failures else 'the run failed'} (log: {log})")
 
 
-def progress(line: str) -> list[str]:
-    """What a person wants to see of one log line: steps begun, done, failed, and the steps' own notes."""
-    line = _COLOUR.sub("", line.rstrip())
-    if event := _EVENT.search(line):
-        step = event["step"].replace("__", "/")
-        if event["kind"] == "STEP_SUCCESS":
-            return [f"+ {step}"]
-        return [f"x {step} failed"] if event["kind"] == "STEP_FAILURE" else []
-    if note := _NOTE.search(line):
-        return [f"  {note['step'].replace('__', '/')}: {note['text']}"]
-    return []
+def progress(lines: Iterable[str]) -> Iterator[str]:
+    """What a person wants to see of a run's log: steps done or failed with the reason, and the steps' own notes."""
+    failed = ""
+    for raw in lines:
+        line = _COLOUR.sub("", raw.rstrip())
+        found = _LINE.search(line)
+        if failed and line and not found and not line.startswith("dagster._core"):
+            yield f"x {failed}: {line}"
+            failed = ""
+        if found is None:
+            continue
+        step = found["step"].replace("__", "/")
+        if found["event"] == "STEP_SUCCESS":
+            yield f"+ {step}: {found['text'].rpartition(' in ')[2].rstrip('.')}"
+        elif found["event"] == "STEP_FAILURE":
+            failed = step
+        elif found["event"] is None and found["level"] in ("INFO", "WARNING", "ERROR"):
+            yield f"  {step}: {found['text']}"
 
 
-def _tee(lines: Iterator[str], sink: object) -> Iterator[str]:
+def _kept(lines: Iterable[str], sink: TextIO) -> Iterator[str]:
     for line in lines:
-        sink.write(line)  # type: ignore[attr-defined]
+        sink.write(line)
         yield line
