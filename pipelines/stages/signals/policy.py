@@ -1,0 +1,35 @@
+"""The drift policy: windows, thresholds and the cool-down, in one frozen file."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from data_contracts.errors import BadInput
+from data_contracts.frozen import Frozen
+
+POLICY = Path(__file__).with_name("policy.yaml")
+
+
+class SignalPolicy(Frozen):
+    window: int = Field(ge=2)
+    windows: int = Field(ge=1)
+    sustained: int = Field(ge=1)
+    psi: float = Field(gt=0)
+    prompt_chars_edges: tuple[int, ...] = Field(min_length=1)
+    cool_down_hours: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> "SignalPolicy":
+        if self.sustained > self.windows:
+            raise ValueError("sustained cannot be more than windows")
+        if list(self.prompt_chars_edges) != sorted(set(self.prompt_chars_edges)):
+            raise ValueError("prompt_chars_edges must rise")
+        return self
+
+
+def load_policy(path: Path = POLICY) -> SignalPolicy:
+    try:
+        return SignalPolicy.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise BadInput(f"drift policy {path}: {error}") from error

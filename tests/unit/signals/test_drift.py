@@ -1,0 +1,210 @@
+"""Stable traffic is left alone; a planted shift is seen, answered once, and only when it lasts."""
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_contracts.chain import AuditRecord
+from data_contracts.digests import sha256_bytes
+from data_contracts.traces import Trace
+from pipelines.recipes.product import Product, Source
+from pipelines.stages.signals.drift import DriftReport, is_recorded, measure, psi, record
+from pipelines.stages.signals.policy import SignalPolicy, load_policy
+from pipelines.stages.signals.retrain_decision import decide, decide_and_record
+from pipelines.stages.signals.traces import Traffic, Window, summarize, traffic
+from pipelines.wiring import Line, Settings
+
+POLICY = load_policy()
+START = datetime(2026, 1, 1, tzinfo=UTC)
+RELEASE = sha256_bytes(b"release")
+TOOLS = ["get_invoice", "issue_refund", "update_address", None]
+
+
+def answers(count: int, seed: int, tools: Sequence[str | None] = TOOLS, chars: float = 300) -> list[Trace]:
+    """Answers of a release, a minute apart."""
+    dice = random.Random(seed)
+    return [
+        Trace(
+            trace_id=f"{seed}-{index}",
+            time=START + timedelta(days=seed, minutes=index),
+            tenant="demo",
+            product="billing-assistant",
+            route="champion",
+            release=RELEASE,
+            base=sha256_bytes(b"base"),
+            adapter=sha256_bytes(b"adapter"),
+            template=sha256_bytes(b"template"),
+            status=200,
+            prompt_chars=max(1, int(dice.gauss(chars, chars / 4))),
+            prompt_tokens=90,
+            completion_tokens=20,
+            latency_ms=100,
+            json_valid=dice.random() < 0.97,
+            tool=dice.choice(tools),
+        )
+        for index in range(count)
+    ]
+
+
+def compared(reference: Sequence[Trace], *current: Sequence[Trace]) -> DriftReport:
+    windows = tuple(summarize(traces, POLICY) for traces in current)
+    found = Traffic(
+        product="billing-assistant",
+        release=RELEASE,
+        policy=POLICY.digest,
+        reference=summarize(reference, POLICY),
+        current=windows,
+    )
+    return measure(found, POLICY)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_traffic_is_no_drift(seed: int) -> None:
+    windows = [answers(POLICY.window, seed * 10 + index) for index in range(POLICY.windows)]
+
+    assert not compared(answers(POLICY.window, seed * 10 + 9), *windows).drifted
+
+
+@pytest.mark.parametrize(
+    ("feature", "shifted"),
+    [("tool", {"tools": ["issue_refund", "issue_refund", "issue_refund", None]}), ("prompt_chars", {"chars": 700})],
+)
+def test_a_planted_shift_is_named(feature: str, shifted: dict[str, object]) -> None:
+    windows = [answers(POLICY.window, index, **shifted) for index in range(1, POLICY.windows + 1)]  # type: ignore[arg-type]
+
+    report = compared(answers(POLICY.window, 0), *windows)
+
+    assert report.drifted
+    assert [f.feature for f in report.features if f.sustained] == [feature]
+    assert feature in report.reason
+
+
+def test_a_shift_that_passes_is_no_drift() -> None:
+    spike = answers(POLICY.window, 1, chars=900)
+    calm = [answers(POLICY.window, seed) for seed in (2, 3, 4)]
+
+    report = compared(answers(POLICY.window, 0), spike, *calm)
+
+    assert max(report.features[0].psi) > POLICY.psi
+    assert not report.drifted
+
+
+counts = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 500), min_size=1)
+
+
+@given(p=counts, q=counts)
+def test_psi_is_symmetric_and_zero_only_for_equal_shares(p: dict[str, int], q: dict[str, int]) -> None:
+    assert psi(p, q) >= 0
+    assert psi(p, q) == pytest.approx(psi(q, p))
+    assert psi(p, p) == 0
+
+
+def test_psi_of_a_worked_example() -> None:
+    """Shares 100.5/201 and 50.5/201, 150.5/201: two terms of (q - p) ln(q / p)."""
+    assert psi({"a": 100, "b": 100}, {"a": 50, "b": 150}) == pytest.approx(0.2716, abs=1e-4)
+
+
+def report_of(drifted: bool, seed: int = 0) -> DriftReport:
+    window = Window(answers=1, counts={"prompt_chars": {}, "tool": {}, "json_valid": {}})
+    found = Traffic(
+        product="p", release=RELEASE, policy=POLICY.digest, reference=window, current=(window,) * (seed + 1)
+    )
+    return DriftReport(
+        product="p",
+        release=RELEASE,
+        traffic=found.digest,
+        policy=POLICY.digest,
+        features=(),
+        drifted=drifted,
+        reason="tool: PSI of 0.25 or more",
+    )
+
+
+def retrained(report: DriftReport, at: datetime) -> AuditRecord:
+    body = {"decision": "retrain", "drift": report.digest}
+    return AuditRecord(
+        sequence=7, previous=RELEASE, time=at, actor="signals", event="retrain.decided", product="p", body=body
+    )
+
+
+def test_drift_is_answered_with_one_retraining() -> None:
+    report = report_of(drifted=True)
+
+    first = decide(report, POLICY, [], [600, 700, 5000], START)
+    again = decide(report, POLICY, [retrained(report, START)], [], START + timedelta(days=30))
+
+    assert (first.decision, first.effort_seconds) == ("retrain", 700)
+    assert (again.decision, again.effort_seconds) == ("wait", None)
+    assert "answered before (record 7)" in again.reasons[1]
+
+
+def test_retraining_cools_down() -> None:
+    log = [retrained(report_of(drifted=True), START)]
+    newer = report_of(drifted=True, seed=1)
+
+    soon = decide(newer, POLICY, log, [], START + timedelta(hours=POLICY.cool_down_hours - 1))
+    later = decide(newer, POLICY, log, [], START + timedelta(hours=POLICY.cool_down_hours + 1))
+
+    assert (soon.decision, later.decision) == ("wait", "retrain")
+
+
+def test_stable_traffic_waits() -> None:
+    assert decide(report_of(drifted=False), POLICY, [], [], START).decision == "wait"
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(Settings(home=tmp_path, trust_root=tmp_path / "trust"))
+
+
+PRODUCT = Product(
+    name="billing-assistant",
+    tenant="demo",
+    description="",
+    sources=(Source(url="generated://x", contract="c"),),
+    data_policy="d",
+    recipe="r",
+    template="t",
+    suites=("s",),
+    gate_policy="g",
+)
+
+
+def test_from_the_gateways_traces_to_one_recorded_decision(line: Line) -> None:
+    small = SignalPolicy.model_validate(POLICY.payload() | {"window": 50})
+    line.log.append(
+        "promotion.recorded", "billing-assistant", {"environment": "production", "release": RELEASE}, actor="test"
+    )
+    for trace in [*answers(50, 0), *answers(120, 1, tools=["get_invoice"])]:
+        line.traces.add(trace)
+    line.traces.flush()
+
+    early = traffic(line, PRODUCT, small)
+    assert (early.release, len(early.current)) == (RELEASE, 2)
+    assert not measure(early, small).drifted, "two windows of four do not sustain a drift"
+    for trace in answers(80, 2, tools=["get_invoice"]):
+        line.traces.add(trace)
+    line.traces.flush()
+    found = traffic(line, PRODUCT, small)
+    report = measure(found, small)
+
+    assert found.reference == early.reference
+    assert report.drifted
+    assert not is_recorded(line, found)
+    assert [record(line, report), record(line, report)] == [True, False]
+    assert is_recorded(line, found)
+    decisions = [decide_and_record(line, report, small, []) for _ in range(3)]
+    assert [d.decision for d in decisions] == ["retrain", "wait", "wait"]
+    assert [r.event for r in line.log.records()].count("retrain.decided") == 2
+
+
+def test_the_base_has_no_drift(line: Line) -> None:
+    found = traffic(line, PRODUCT, POLICY)
+
+    assert found.release is None
+    assert "no release is live" in measure(found, POLICY).reason
