@@ -23,6 +23,10 @@ class ModelServer(Protocol):
         """The name under which the unadapted base answers."""
         ...
 
+    def base(self) -> BaseManifest | None:
+        """The base that is, or was last, asked for."""
+        ...
+
     def loaded(self) -> list[str]: ...
     def url(self) -> str:
         """``http://127.0.0.1:PORT/v1``"""

@@ -1,0 +1,178 @@
+"""From a client's chat request to the one that vLLM gets: which adapter, whose template, what may be asked.
+
+Gateway, canary and demo build their requests here, so that a canary judges what clients will get.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.errors import BadInput, Refused, Tampered, Unavailable
+from data_contracts.frozen import Frozen
+from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
+from data_contracts.records import Message, ToolSpec
+from data_contracts.store import ArtifactStore
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+
+PASSED_ON = {
+    *("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
+    *("logprobs", "top_logprobs", "response_format"),
+}
+IGNORED = {"user", "metadata", "store", "stream_options", "parallel_tool_calls"}
+"""Fields that OpenAI clients send and that do not change an answer here."""
+UNDERSTOOD = {
+    *(*PASSED_ON, *IGNORED, "model", "messages", "tools", "tool_choice"),
+    *("max_tokens", "max_completion_tokens", "n", "stream"),
+}
+
+
+class Target(Frozen):
+    """Who answers, fixed when a request begins. ``adapter`` is ``None`` for the base, which answers when there is no
+    champion; ``reason`` then says so."""
+
+    route: Literal["champion", "challenger", "base"]
+    reason: str
+    release: Digest | None
+    base: Digest
+    adapter: Digest | None
+    template: Digest
+    max_tokens: int
+
+    def provenance(self, trace_id: str) -> dict[str, str | None]:
+        """What every answer carries."""
+        named = self.model_dump(include={"route", "reason", "release", "base", "adapter", "template"})
+        return named | {"trace_id": trace_id}
+
+
+def target(parts: Parts, product: Product, release: Digest | None, route: Literal["champion", "challenger"]) -> Target:
+    """Who answers for ``release``, or for the base where it is ``None``. Raises `Refused` for what cannot be served."""
+    if release is None:
+        base = parts.server.base()
+        if base is None:
+            raise Unavailable(f"{product.name} has no release, and no base model is served yet: run the line first")
+        return Target(
+            route="base",
+            reason="no release is live: the base model answers",
+            release=None,
+            base=base.digest,
+            adapter=None,
+            template=product.template_digest(),
+            max_tokens=product.serving.max_tokens,
+        )
+    manifest = parts.store.get_manifest(release, ReleaseManifest)
+    if manifest.product != product.name or manifest.environment != product.environment:
+        raise Refused(f"{release} is a release of {manifest.product}/{manifest.environment}, not of {product.name}")
+    if parts.store.get_manifest(manifest.model, ModelManifest).method == "full":
+        raise Refused(f"{release} has full weights: it needs a vLLM server of its own, which this gateway does not run")
+    return Target(
+        route=route,
+        reason="",
+        release=release,
+        base=manifest.base,
+        adapter=manifest.weights,
+        template=manifest.template,
+        max_tokens=product.serving.max_tokens,
+    )
+
+
+def template_text(store: ArtifactStore, product: Product, digest: Digest) -> str:
+    """The chat template with this digest: from the store, else the product's own file when it still has it."""
+    if store.has(digest):
+        return store.get_bytes(digest).decode()
+    data = product.file("template", product.template).read_bytes()
+    if sha256_bytes(data) != digest:
+        raise Tampered(f"the template of {product.name} was changed: its file is no longer {digest}")
+    return data.decode()
+
+
+def base_of(store: ArtifactStore, digest: Digest) -> BaseManifest:
+    return store.get_manifest(digest, BaseManifest)
+
+
+def upstream_request(body: Mapping[str, Any], goal: Target, template: str) -> dict[str, Any]:
+    """The body for vLLM's ``/v1/chat/completions``, but for ``model``: the adapter's name there.
+
+    Raises `BadInput` naming the field for anything that is not understood: nothing is dropped or passed on unseen, so
+    that a client cannot bring a template of its own.
+    """
+    unknown = sorted(set(body) - UNDERSTOOD)
+    if unknown:
+        raise BadInput(f"the field {unknown[0]!r} is not accepted")
+    if body.get("n", 1) not in (1, None):
+        raise BadInput("n must be 1: one answer a request")
+    request: dict[str, Any] = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
+    request.setdefault("temperature", 0.0)
+    request |= {
+        "messages": [message.model_dump() for message in _messages(body.get("messages"))],
+        "max_tokens": _max_tokens(body, goal.max_tokens),
+        "stream": bool(body.get("stream", False)),
+        "chat_template": template,
+        "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in tools_of(body)]},
+    }
+    if request["stream"]:
+        request["stream_options"] = {"include_usage": True}
+    return request
+
+
+def tools_of(body: Mapping[str, Any]) -> tuple[ToolSpec, ...]:
+    """OpenAI's ``tools`` (JSON schema) as the flat specs that templates render."""
+    choice = body.get("tool_choice") or "auto"
+    if choice not in ("auto", "none"):
+        raise BadInput("tool_choice must be 'auto' or 'none': the model decides; force JSON with response_format")
+    tools = body.get("tools") or []
+    if choice == "none" or not tools:
+        return ()
+    try:
+        functions = [tool["function"] for tool in tools]
+        return tuple(
+            ToolSpec(
+                name=function["name"],
+                description=function.get("description", ""),
+                parameters={
+                    name: str(schema.get("description") or schema.get("type") or name)
+                    for name, schema in (function.get("parameters") or {}).get("properties", {}).items()
+                },
+            )
+            for function in functions
+        )
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise BadInput(f"tools must be OpenAI function tools ({type(error).__name__}: {error})") from error
+
+
+def as_openai_tools(tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
+    """The inverse of `tools_of`: every argument is a string."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "string", "description": text} for name, text in tool.parameters.items()
+                    },
+                },
+            },
+        }
+        for tool in tools
+    ]
+
+
+def _messages(found: Any) -> list[Message]:
+    if not isinstance(found, list) or not found:
+        raise BadInput("messages must be a list with at least one message")
+    try:
+        return [Message(role=message["role"], content=message["content"]) for message in found]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise BadInput("each message needs role (system, user, assistant or tool) and content (a text)") from error
+
+
+def _max_tokens(body: Mapping[str, Any], most: int) -> int:
+    asked = body.get("max_completion_tokens") or body.get("max_tokens") or most
+    if not isinstance(asked, int) or not 0 < asked <= most:
+        raise BadInput(f"max_tokens must be 1 to {most} for this product")
+    return asked

@@ -1,0 +1,282 @@
+"""The gateway: OpenAI's chat API in front of vLLM. A key names a tenant, ``model`` names one of its products, the audit
+log names the release that answers; every answer names what it came from."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
+from data_contracts.traces import Trace
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+from pipelines.stages.serve import relay
+from pipelines.stages.serve.answer import Target, target, template_text, tools_of, upstream_request
+from pipelines.stages.serve.reconcile import reconcile
+from pipelines.stages.serve.routes import Route
+from pipelines.stages.serve.tenants import Callers
+from pipelines.stages.serve.upstream import Upstream
+from pipelines.stages.serve.view import RouteView
+
+CHALLENGER = "x-assay-challenger"
+RETRY_AFTER = "5"
+
+log = logging.getLogger(__name__)
+
+
+class Denied(Exception):
+    """A request that ends before anybody answers."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def make_gateway(parts: Parts, products: Callable[[], Sequence[Product]], reconcile_seconds: float = 5) -> FastAPI:
+    """The application. ``products`` lists the product files of now; 0 seconds switches the reconciler off."""
+    gateway = Gateway(parts, products)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.create_task(gateway.keep_reconciled(reconcile_seconds)) if reconcile_seconds else None
+        yield
+        if loop:
+            loop.cancel()
+        await gateway.close()
+
+    app = FastAPI(title="Assay gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_api_route("/v1/chat/completions", gateway.chat, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/models", gateway.models, methods=["GET"], response_model=None)
+    app.add_api_route("/healthz", gateway.health, methods=["GET"], response_model=None)
+    return app
+
+
+class Gateway:
+    def __init__(self, parts: Parts, products: Callable[[], Sequence[Product]]) -> None:
+        self.parts = parts
+        self.products = products
+        self.callers = Callers(parts.home)
+        self.view = RouteView(parts, products)
+        self.upstream = Upstream(parts)
+
+    async def chat(self, request: Request) -> Response:
+        began = time.monotonic()
+        try:
+            body = await _body(request)
+            product, goal = self._goal(request, str(body.get("model")))
+            template = template_text(self.parts.store, product, goal.template)
+            asked = upstream_request(body, goal, template)
+            trace = _Tracer(self.parts, product, goal, asked, [tool.name for tool in tools_of(body)], began)
+        except Denied as denied:
+            return _error(denied.status, denied.code, str(denied))
+        except AssayError as error:
+            return _failed(error)
+        try:
+            if asked["stream"]:
+                wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+                return await self._stream(product, goal, asked, wants_usage, trace)
+            return await self._whole(product, goal, asked, trace)
+        except AssayError as error:
+            trace.write(503, type(error).__name__)
+            return _failed(error, trace.headers)
+
+    async def models(self, request: Request) -> Response:
+        try:
+            products = self.view.of_tenant(None if self._is_operator(request) else self._tenant(request))
+        except Denied as denied:
+            return _error(denied.status, denied.code, str(denied))
+        except AssayError as error:
+            return _failed(error)
+        cards = [{"id": p.name, "object": "model", "created": 0, "owned_by": p.tenant} for p in products]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def health(self) -> Response:
+        """Well when requests can be told who answers; vLLM's own health is another program's."""
+        try:
+            self.view.refresh()
+        except AssayError as error:
+            return JSONResponse({"healthy": False, "detail": str(error)}, status_code=503)
+        return JSONResponse({"healthy": True, "products": sorted(self.view.products)})
+
+    async def keep_reconciled(self, seconds: float) -> None:
+        while True:
+            try:
+                for line in await asyncio.to_thread(reconcile, self.parts, self.products()):
+                    log.info("reconciled: %s", line)
+            except Exception:
+                log.exception("reconciling failed; trying again in %g seconds", seconds)
+            with contextlib.suppress(AssayError):
+                self.view.refresh(again=True)
+            await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        await self.upstream.close()
+        await asyncio.to_thread(self.parts.traces.flush)
+
+    def _goal(self, request: Request, name: str) -> tuple[Product, Target]:
+        """Who answers this request, decided once. Raises `Denied`."""
+        operator = self._is_operator(request)
+        tenant = None if operator else self._tenant(request)
+        try:
+            product, route = self.view.route(name)
+        except Missing:
+            raise Denied(404, "model_not_found", f"there is no product {name!r} for this key") from None
+        if tenant is not None and product.tenant != tenant:
+            raise Denied(404, "model_not_found", f"there is no product {name!r} for this key")
+        challenger = request.headers.get(CHALLENGER)
+        if challenger is None:
+            return product, target(self.parts, product, route.champion, "champion")
+        return product, target(self.parts, product, _challenger(challenger, route, operator), "challenger")
+
+    def _is_operator(self, request: Request) -> bool:
+        return self.callers.is_operator(_key(request))
+
+    def _tenant(self, request: Request) -> str:
+        tenant = self.callers.tenant(_key(request))
+        if tenant is None:
+            raise Denied(401, "invalid_api_key", "this API key is not known: ask the operator for one")
+        return tenant
+
+    async def _whole(self, product: Product, goal: Target, asked: dict[str, Any], trace: "_Tracer") -> Response:
+        response = await self.upstream.whole(goal, asked, trace.id)
+        if response.status_code != 200:
+            return trace.refused(response)
+        answer = relay.whole(response.json(), product.name, trace.provenance, trace.seen)
+        trace.write(200)
+        return JSONResponse(answer, headers=trace.headers)
+
+    async def _stream(
+        self, product: Product, goal: Target, asked: dict[str, Any], wants_usage: bool, trace: "_Tracer"
+    ) -> Response:
+        response, lines = await self.upstream.stream(goal, asked, trace.id)
+        if response.status_code != 200:
+            return trace.refused(response)
+
+        async def events() -> AsyncIterator[str]:
+            status, reason = 499, "the client left"
+            try:
+                async for event in relay.streamed(lines, product.name, trace.provenance, wants_usage, trace.seen):
+                    yield event
+                status, reason = (200, "") if trace.seen.finished else (502, "cut off")
+            except httpx.TransportError:
+                status, reason = 502, "cut off"
+            finally:
+                trace.write(status, reason)
+                await response.aclose()
+            if status == 502:
+                cut_off = _message("server_error", "cut_off", "the answer was cut off: ask again")
+                yield f"data: {json.dumps(cut_off)}\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers=trace.headers)
+
+
+class _Tracer:
+    """One request's trace id, provenance and, at its end, its trace."""
+
+    def __init__(
+        self, parts: Parts, product: Product, goal: Target, asked: dict[str, Any], offered: list[str], began: float
+    ) -> None:
+        self.parts, self.product, self.goal, self.asked, self.began = parts, product, goal, asked, began
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+        self.provenance = goal.provenance(self.id)
+        self.headers = {
+            f"x-assay-{k.replace('_', '-')}": v or "none" for k, v in self.provenance.items() if k != "reason"
+        }
+        self.seen = relay.Answered(offered)
+
+    def write(self, status: int, reason: str = "") -> None:
+        valid, tool = self.seen.judged() if status == 200 else (None, None)
+        self.parts.traces.add(
+            Trace(
+                trace_id=self.id,
+                time=datetime.now(UTC),
+                tenant=self.product.tenant,
+                product=self.product.name,
+                route=self.goal.route,
+                release=self.goal.release,
+                base=self.goal.base,
+                adapter=self.goal.adapter,
+                template=self.goal.template,
+                status=status,
+                reason=reason or self.goal.reason,
+                prompt_chars=sum(len(message["content"]) for message in self.asked["messages"]),
+                prompt_tokens=self.seen.prompt_tokens,
+                completion_tokens=self.seen.completion_tokens,
+                latency_ms=(time.monotonic() - self.began) * 1000,
+                json_valid=valid,
+                tool=tool,
+            )
+        )
+
+    def refused(self, response: httpx.Response) -> Response:
+        """vLLM said no: its reason for a request that cannot be answered, ours for a failure."""
+        if response.status_code < 500:
+            self.write(400, "refused by the model server")
+            return _error(400, "invalid_request", _reason(response), self.headers)
+        self.write(502, "the model server failed")
+        return _error(502, "model_server_failed", "the model server failed: ask again", self.headers, RETRY_AFTER)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError as error:
+        raise BadInput("the body is not JSON") from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise BadInput("the body must be a JSON object with `model`, the name of a product")
+    return body
+
+
+def _key(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Denied(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
+    return key.strip()
+
+
+def _challenger(asked: str, route: Route, operator: bool) -> str:
+    if not operator:
+        raise Denied(403, "not_allowed", f"{CHALLENGER} is for this installation's own canary")
+    if asked != route.live_challenger():
+        raise Denied(409, "not_the_challenger", f"{asked} is not the challenger of {route.product} now")
+    return asked
+
+
+def _failed(error: AssayError, headers: dict[str, str] | None = None) -> Response:
+    """An error as a client may see it; paths and digests of a damaged store stay in the log."""
+    if isinstance(error, BadInput):
+        return _error(400, "invalid_request", str(error), headers)
+    log.error("a request failed: %s", error)
+    text = str(error)
+    if isinstance(error, Tampered | Missing):
+        text = "the live release does not match what was approved: it is not served until an operator has looked"
+    return _error(503, "unavailable", text, headers, RETRY_AFTER if isinstance(error, Unavailable) else None)
+
+
+def _error(
+    status: int, code: str, text: str, headers: dict[str, str] | None = None, retry_after: str | None = None
+) -> Response:
+    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
+    more = {"retry-after": retry_after} if retry_after else {}
+    return JSONResponse(_message(kind, code, text), status_code=status, headers=(headers or {}) | more)
+
+
+def _message(kind: str, code: str, text: str) -> dict[str, Any]:
+    return {"error": {"message": text, "type": kind, "param": None, "code": code}}
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "the model server refused the request"

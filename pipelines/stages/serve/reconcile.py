@@ -1,0 +1,152 @@
+"""Make what serves equal to what the audit log says, after any crash: loaded adapters, registry alias, route table.
+
+The order matters: adapters before routes, so that a swap waits for nothing; the route table last, so that a current one
+means that all else was done.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from data_contracts.chain import AuditRecord, check_chain
+from data_contracts.digests import is_digest
+from data_contracts.errors import AssayError, Tampered
+from data_contracts.manifests import ReleaseManifest
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+from pipelines.stages.serve.answer import base_of
+from pipelines.stages.serve.routes import (
+    Route,
+    RouteTable,
+    champion_and_previous,
+    may_challenge,
+    project,
+    read_routes,
+    update_routes,
+)
+
+WARM = 4
+"""Adapters kept loaded ahead of requests; the others are loaded when they are asked for."""
+
+log = logging.getLogger(__name__)
+
+
+def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
+    """Bring the projections of these products in line with the audit log; says what had to be done. Safe to repeat.
+
+    What a foreign hand changed is repaired with an audit event ``projection.repaired``. A champion that cannot be
+    loaded, or a registry that cannot be reached, does not keep the routes from telling the truth: that error is raised
+    at the end.
+    """
+    with parts.locks.hold("reconcile"):
+        records = parts.log.records()
+        check_chain(records)
+        truth = project(records, products)
+        done: list[str] = []
+        failures = _load_adapters(parts, truth, done)
+        found = _found(parts)
+        routes = []
+        for route in truth.routes:
+            _report_foreign_route(parts, records, route, found, done)
+            before = found.of(route.product) if found else None
+            try:
+                _set_alias(parts, route, before, done)
+                routes.append(route.model_copy(update={"alias": route.champion}))
+            except Exception as error:  # the registry's library has no common error; the routes must not wait for it
+                failures.append(error)
+                routes.append(route.model_copy(update={"alias": before.alias if before else None}))
+        _write_routes(parts, records, routes, done)
+    if failures:
+        raise failures[0]
+    return done
+
+
+def _load_adapters(parts: Parts, truth: RouteTable, done: list[str]) -> list[Exception]:
+    """Champions first, then the releases to roll back to. Returns what kept a champion from being loaded."""
+    champions = {route.champion for route in truth.routes}
+    wanted = [r.champion for r in truth.routes if r.champion] + [r.previous for r in truth.routes if r.previous]
+    failures: list[Exception] = []
+    loaded: list[str] | None = None
+    for release in list(dict.fromkeys(wanted))[:WARM]:
+        try:
+            manifest = parts.store.get_manifest(release, ReleaseManifest)
+            if loaded is None:
+                parts.server.ensure_running(base_of(parts.store, manifest.base))
+                loaded = parts.server.loaded()
+            name = parts.server.ensure_loaded(manifest.weights)
+            if name not in loaded:
+                done.append(f"loaded {name} for {manifest.product}")
+        except AssayError as error:
+            log.error("%s cannot be served: %s", release, error)
+            failures += [error] if release in champions else []
+    return failures
+
+
+def _found(parts: Parts) -> RouteTable | None:
+    """The table on disk, ``None`` when it cannot be read."""
+    try:
+        return read_routes(parts.home)
+    except Tampered as error:
+        log.error("%s", error)
+        return None
+
+
+def _report_foreign_route(
+    parts: Parts, records: Sequence[AuditRecord], route: Route, found: RouteTable | None, done: list[str]
+) -> None:
+    """An audit event for a route that the log never said, at the time the table was made."""
+    if found is None:
+        _alert(parts, route, "routes", "unreadable", done)
+        return
+    then = found.of(route.product)
+    if then is None:
+        return
+    honest = champion_and_previous(records[: found.records], route.product, then.environment)
+    if found.records > len(records) or (then.champion, then.previous) != honest:
+        _alert(parts, route, "routes", then.champion, done)
+    if then.challenger is not None and not may_challenge(records, route.product, then.challenger):
+        _alert(parts, route, "challenger", then.challenger, done)
+
+
+def _set_alias(parts: Parts, route: Route, before: Route | None, done: list[str]) -> None:
+    alias = parts.registry.alias(route.product, "champion")
+    if alias == route.champion:
+        return
+    if alias != (before.alias if before else None):
+        _alert(parts, route, "alias", alias, done)
+    parts.registry.set_alias(route.product, "champion", route.champion)
+    done.append(f"set the registry alias of {route.product} to {route.champion or 'none'}")
+
+
+def _write_routes(parts: Parts, records: Sequence[AuditRecord], routes: Sequence[Route], done: list[str]) -> None:
+    """Replace these products' routes. A challenger of the present table stays while it is approved and not lapsed."""
+    named = {route.product for route in routes}
+
+    def change(table: RouteTable) -> RouteTable:
+        kept = [route for route in table.routes if route.product not in named]
+        for route in routes:
+            before = table.of(route.product)
+            challenger = before.live_challenger() if before else None
+            if before and challenger and may_challenge(records, route.product, challenger):
+                route = route.model_copy(update={"challenger": challenger, "lapses": before.lapses})
+            if before is None or before.champion != route.champion:
+                done.append(f"routed {route.product} to {route.champion or 'the base model'}")
+            kept.append(route)
+        return RouteTable(records=len(records), routes=tuple(sorted(kept, key=lambda r: r.product)))
+
+    update_routes(parts, change)
+
+
+def _alert(parts: Parts, route: Route, projection: str, found: str | None, done: list[str]) -> None:
+    """Chain what was found where; text that is no digest is not repeated."""
+    safe = found if found is None or found == "unreadable" or is_digest(found) else "not a digest"
+    body: dict[str, JsonValue] = {
+        "environment": route.environment,
+        "projection": projection,
+        "found": safe,
+        "expected": route.champion,
+    }
+    parts.log.append("projection.repaired", route.product, body, actor="reconciler")
+    log.warning("%s of %s was changed by a foreign hand to %s: repaired", projection, route.product, safe)
+    done.append(f"repaired {projection} of {route.product} (found {safe})")

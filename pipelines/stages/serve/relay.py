@@ -1,0 +1,71 @@
+"""What passes through the gateway: an answer with its provenance added, and the facts kept of it. No text is kept."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Answered:
+    """What a trace needs of an answer, gathered as it passes. ``offered``: names of the request's tools."""
+
+    offered: Sequence[str]
+    text: list[str] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finished: bool = False
+
+    def usage(self, usage: dict[str, Any] | None) -> None:
+        self.prompt_tokens = (usage or {}).get("prompt_tokens") or self.prompt_tokens
+        self.completion_tokens = (usage or {}).get("completion_tokens") or self.completion_tokens
+
+    def judged(self) -> tuple[bool, str | None]:
+        """Whether the answer is a JSON object, and the tool it calls; a name that was not offered is ``other``."""
+        try:
+            value = json.loads("".join(self.text))
+        except ValueError:
+            return False, None
+        if not isinstance(value, dict):
+            return False, None
+        if "tool" not in value:
+            return True, None
+        return True, value["tool"] if value["tool"] in self.offered else "other"
+
+
+def whole(answer: dict[str, Any], product: str, provenance: dict[str, str | None], seen: Answered) -> dict[str, Any]:
+    """vLLM's answer as the client gets it."""
+    seen.text.append(answer["choices"][0]["message"].get("content") or "")
+    seen.usage(answer.get("usage"))
+    seen.finished = True
+    return answer | {"model": product, "assay": provenance}
+
+
+async def streamed(
+    lines: AsyncIterator[str], product: str, provenance: dict[str, str | None], wants_usage: bool, seen: Answered
+) -> AsyncIterator[str]:
+    """Server-sent events as the client gets them. The first chunk carries ``assay``; token counts are asked of vLLM
+    always, and passed on when the client asked too."""
+    first = True
+    async for line in lines:
+        if not line.startswith("data: "):
+            continue
+        data = line.removeprefix("data: ")
+        if data == "[DONE]":
+            seen.finished = True
+            yield "data: [DONE]\n\n"
+            return
+        chunk = json.loads(data)
+        if "error" in chunk:
+            yield f"data: {json.dumps(chunk)}\n\n"
+            return
+        seen.usage(chunk.get("usage"))
+        choices = chunk.get("choices") or []
+        seen.text += [choice.get("delta", {}).get("content") or "" for choice in choices]
+        if not choices and not wants_usage:
+            continue
+        chunk["model"] = product
+        if first:
+            chunk["assay"] = provenance
+            first = False
+        yield f"data: {json.dumps(chunk)}\n\n"

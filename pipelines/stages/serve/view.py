@@ -1,0 +1,70 @@
+"""The route table as the gateway reads it: checked against the audit log whenever the file changes.
+
+A champion is who the log says, whatever the file says; a challenger counts only with an approval in the log.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from data_contracts.chain import check_chain
+from data_contracts.errors import Missing, Tampered, Unavailable
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+from pipelines.stages.serve.routes import Route, RouteTable, may_challenge, project, read_routes, routes_file
+
+log = logging.getLogger(__name__)
+
+
+class RouteView:
+    def __init__(self, parts: Parts, products: Callable[[], Sequence[Product]]) -> None:
+        self.parts = parts
+        self.load_products = products
+        self.products: dict[str, Product] = {}
+        self._routes: dict[str, Route] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._read = False
+
+    def route(self, product: str) -> tuple[Product, Route]:
+        """Raises `Missing` for an unknown product, `Unavailable` while the audit log is not intact."""
+        self.refresh()
+        if product not in self.products:
+            raise Missing(f"no product {product!r}")
+        return self.products[product], self._routes[product]
+
+    def of_tenant(self, tenant: str | None) -> list[Product]:
+        """A tenant's products; all of them for ``None``, the operator."""
+        self.refresh()
+        return [product for product in self.products.values() if tenant in (None, product.tenant)]
+
+    def refresh(self, again: bool = False) -> None:
+        """Read the table, the log and the product files if the table is another one than before."""
+        path = routes_file(self.parts.home)
+        stat = path.stat() if path.exists() else None
+        stamp = (stat.st_mtime_ns, stat.st_ino) if stat else None
+        if self._read and stamp == self._stamp and not again:
+            return
+        try:
+            records = self.parts.log.records()
+            check_chain(records)
+        except Tampered as error:
+            log.error("nothing is answered: %s", error)
+            raise Unavailable(
+                "the audit log is not intact: nothing is answered until an operator has looked"
+            ) from error
+        try:
+            table = read_routes(self.parts.home)
+        except Tampered as error:
+            log.warning("the audit log is followed instead: %s", error)
+            table = RouteTable()
+        products = {product.name: product for product in self.load_products()}
+        routes = {}
+        for route in project(records, products.values()).routes:
+            written = table.of(route.product)
+            if written is not None and written.champion != route.champion:
+                log.warning(
+                    "routes.json says %s for %s, the audit log %s", written.champion, route.product, route.champion
+                )
+            if written and written.challenger and may_challenge(records, route.product, written.challenger):
+                route = route.model_copy(update={"challenger": written.challenger, "lapses": written.lapses})
+            routes[route.product] = route
+        self.products, self._routes, self._stamp, self._read = products, routes, stamp, True

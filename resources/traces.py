@@ -1,0 +1,80 @@
+"""Traces in SQLite: metadata of every answer. Writing never delays an answer: a thread writes in batches."""
+
+import atexit
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+from pathlib import Path
+
+from data_contracts.traces import Trace
+from resources.sqlite import connect, create
+
+log = logging.getLogger(__name__)
+
+SCHEMA = """
+create table if not exists traces (
+    trace_id text primary key, time text not null, product text not null, body text not null
+);
+create index if not exists traces_by_product on traces (product, time desc);
+"""
+
+
+class SqliteTraceStore:
+    """Implements `pipelines.stages.protocols.TraceStore`. `add` returns at once; `flush` waits until all is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        create(path, SCHEMA)
+        self._waiting: queue.SimpleQueue[Trace | threading.Event] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def add(self, trace: Trace) -> None:
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="traces", daemon=True)
+                self._writer.start()
+                atexit.register(self.flush)
+        self._waiting.put(trace)
+
+    def flush(self, seconds: float = 30) -> bool:
+        """Whether everything that was added is on disk."""
+        if self._writer is None:
+            return True
+        done = threading.Event()
+        self._waiting.put(done)
+        return done.wait(seconds)
+
+    def get(self, trace_id: str) -> Trace | None:
+        with connect(self.path) as connection:
+            row = connection.execute("select body from traces where trace_id = ?", (trace_id,)).fetchone()
+        return None if row is None else Trace.model_validate_json(row[0])
+
+    def recent(self, product: str, limit: int) -> list[Trace]:
+        """Newest first."""
+        with connect(self.path) as connection:
+            rows = connection.execute(
+                "select body from traces where product = ? order by time desc limit ?", (product, limit)
+            ).fetchall()
+        return [Trace.model_validate_json(row[0]) for row in rows]
+
+    def _write(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < 500:
+                    batch.append(self._waiting.get_nowait())
+            traces = [item for item in batch if isinstance(item, Trace)]
+            try:
+                with connect(self.path) as connection:
+                    connection.executemany(
+                        "insert or replace into traces values (?, ?, ?, ?)",
+                        [(t.trace_id, t.time.isoformat(), t.product, t.model_dump_json()) for t in traces],
+                    )
+            except sqlite3.Error:
+                log.exception("%d traces were lost: %s cannot be written", len(traces), self.path)
+            for item in batch:
+                if isinstance(item, threading.Event):
+                    item.set()

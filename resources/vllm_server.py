@@ -1,0 +1,208 @@
+"""vLLM as a supervised program: one base, adapters named by the digest of their bytes, loaded while it answers.
+
+How it stays immune to answers from the wrong adapter: see `resources.vllm_guard`, which runs inside the server.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from data_contracts.digests import Digest, hex_of
+from data_contracts.errors import Refused, Unavailable
+from data_contracts.manifests import BaseManifest
+from data_contracts.store import ArtifactStore
+from resources.adapters import TARGET_MODULES, check_adapter, served_name, write_zero_adapter
+from resources.locks import FileLocks
+from resources.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[1]
+GUARD = "resources.vllm_guard.AdapterGuard"
+ENVIRONMENT = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "auto",
+}
+
+log = logging.getLogger(__name__)
+
+
+class VllmServer:
+    """Implements `evals.protocols.ModelServer`.
+
+    ``slots``: adapters vLLM has memory for. One stays empty, one is the base's adapter of zeros; the least recently
+    used of the others leaves when a new one comes.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        home: Path,
+        port: int,
+        supervisor: Supervisor,
+        python: Path,
+        slots: int = 8,
+        max_rank: int = 16,
+        max_model_len: int = 2048,
+        start_seconds: float = 400,
+        progress: Callable[[str], None] = log.info,
+    ) -> None:
+        self.store = store
+        self.home = home
+        self.port = port
+        self.supervisor = supervisor
+        self.python = python
+        self.slots = slots
+        self.max_rank = max_rank
+        self.max_model_len = max_model_len
+        self.start_seconds = start_seconds
+        self.progress = progress
+        self.locks = FileLocks(home)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=httpx.Timeout(150, connect=5))
+
+    def ensure_running(self, base: BaseManifest) -> None:
+        """Serve this base, verified; another one that runs is stopped first. Returns when it answers.
+
+        Raises `Tampered` or `Missing` for a damaged base, `Unavailable` when the server does not come up.
+        """
+        if self._answers_for(base.digest):
+            return
+        with self.locks.hold("vllm"):
+            if self._answers_for(base.digest):
+                return
+            plan = self._plan(base)
+            if self._recorded() != plan:
+                self.supervisor.stop("vllm")
+                self.home.mkdir(parents=True, exist_ok=True)
+                part = self._plan_file.with_suffix(".part")
+                part.write_text(json.dumps(plan, indent=1, sort_keys=True))
+                part.replace(self._plan_file)
+            self.supervisor.start("vllm")
+            self._wait(base)
+
+    def ensure_loaded(self, weights: Digest) -> str:
+        """Verify an adapter (bytes, base, rank, layers) and load it; the name to ask for. Safe to repeat.
+
+        Raises `Tampered` or `Missing` for damaged bytes, `Refused` for an adapter of another base or shape.
+        """
+        base = self.base()
+        if base is None:
+            raise Unavailable("no base is served yet: nothing can be loaded onto it")
+        folder = self.store.tree(weights)
+        check_adapter(folder, base.digest, self.max_rank)
+        name = served_name(weights)
+        answer = self._ask("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
+        if answer.status_code != 200:
+            raise Refused(f"vLLM did not load adapter {weights}: {_why(answer)}")
+        return name
+
+    def unload(self, weights: Digest) -> None:
+        """Free an adapter's slot after its running answers."""
+        answer = self._ask("POST", "/v1/unload_lora_adapter", json={"lora_name": served_name(weights)})
+        if answer.status_code != 200:
+            raise Unavailable(f"vLLM did not unload adapter {weights}: {_why(answer)}")
+
+    def base(self) -> BaseManifest | None:
+        """The base that is, or was last, asked for."""
+        plan = self._recorded()
+        return None if plan is None else BaseManifest.model_validate(plan["base"])
+
+    def base_name(self) -> str:
+        plan = self._recorded()
+        if plan is None:
+            raise Unavailable("no base is served yet")
+        return str(plan["zero"])
+
+    def loaded(self) -> list[str]:
+        """Names of the adapters that answer now, the base's own included."""
+        cards = self._ask("GET", "/v1/models").json()["data"]
+        return sorted(card["id"] for card in cards if card["id"].startswith("adapter-"))
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def _plan_file(self) -> Path:
+        return self.home / "plan.json"
+
+    def _recorded(self) -> dict[str, Any] | None:
+        if not self._plan_file.exists():
+            return None
+        plan: dict[str, Any] = json.loads(self._plan_file.read_bytes())
+        return plan
+
+    def _plan(self, base: BaseManifest) -> dict[str, Any]:
+        """Everything the launcher needs, so that the supervisor can start the same server again by itself."""
+        if not self.python.exists():
+            raise Unavailable(f"no serving environment at {self.python}: run `make setup`, or set ASSAY_SERVE_PYTHON")
+        folder = self.store.tree(base.tree)
+        zero = self._zero_adapter(folder, base)
+        zero_folder = self.store.tree(zero)
+        argv = [str(self.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+        argv += ["--served-model-name", f"base-{hex_of(base.digest)}", "--host", "127.0.0.1", "--port", str(self.port)]
+        argv += ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", str(self.max_model_len)]
+        argv += ["--enable-lora", "--max-loras", str(self.slots), "--max-lora-rank", str(_allowed_rank(self.max_rank))]
+        argv += ["--lora-target-modules", *TARGET_MODULES, "--lora-modules", f"{served_name(zero)}={zero_folder}"]
+        argv += ["--trust-request-chat-template", "--generation-config", "vllm", "--middleware", GUARD]
+        argv += ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+        return {
+            "base": base.payload(),
+            "zero": served_name(zero),
+            "trees": {base.tree: str(folder), zero: str(zero_folder)},
+            "argv": argv,
+            "env": ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        }
+
+    def _zero_adapter(self, base_folder: Path, base: BaseManifest) -> Digest:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "zero"
+            write_zero_adapter(base_folder, base.digest, folder)
+            return self.store.put_tree(folder)
+
+    def _answers_for(self, base: Digest) -> bool:
+        try:
+            cards = self.client.get("/v1/models", timeout=5).json()["data"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+        return any(card["id"] == f"base-{hex_of(base)}" for card in cards)
+
+    def _wait(self, base: BaseManifest) -> None:
+        """Until the server answers for this base; says how long it takes, and its last words when it does not."""
+        began = told = time.monotonic()
+        while not self._answers_for(base.digest):
+            now = time.monotonic()
+            state = self.supervisor.state("vllm")
+            if state == "FATAL" or now - began > self.start_seconds:
+                raise Unavailable(f"vLLM did not start ({state.lower()}):\n{self.supervisor.log_tail('vllm')}")
+            if now - told >= 10:
+                self.progress(f"vLLM is loading {base.name} ({now - began:.0f} s)")
+                told = now
+            time.sleep(0.3)
+        self.progress(f"vLLM answers with {base.name} after {time.monotonic() - began:.0f} s")
+
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return self.client.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"vLLM at {self.url()} cannot be reached: {error}") from error
+
+
+def _allowed_rank(rank: int) -> int:
+    """vLLM takes only some maxima: the smallest that holds ``rank``."""
+    return next(allowed for allowed in (8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank)
+
+
+def _why(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {answer.status_code}: {os.fsdecode(answer.content[:300])}"
