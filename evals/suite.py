@@ -79,7 +79,6 @@ class Suite(Frozen):
     origin: Literal["hand-written"]
     data: str
     metrics: tuple[str, ...] = Field(min_length=1)
-    chance: float | None = Field(default=None, ge=0, lt=1)
     lm_eval: dict[str, JsonValue] | None = None
 
     def data_path(self) -> Path:

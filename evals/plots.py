@@ -1,0 +1,82 @@
+"""Figures of the report: the gate as a forest plot, the training curves. Drawn without a display, the same each time."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_contracts.verdicts import CriterionResult
+
+COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
+
+
+class Figure:
+    """One drawn figure, in the format that a page needs."""
+
+    def __init__(self, figure: Any) -> None:
+        self.figure = figure
+
+    def svg(self) -> str:
+        text = self._bytes("svg", metadata={"Date": None}).decode()
+        return text[text.index("<svg") :]
+
+    def png(self) -> bytes:
+        return self._bytes("png", dpi=90, metadata={"Software": None})
+
+    def _bytes(self, kind: str, **options: Any) -> bytes:
+        import matplotlib
+
+        target = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "assay", "svg.fonttype": "none", "font.family": "sans-serif"}):
+            self.figure.savefig(target, format=kind, bbox_inches="tight", **options)
+        return target.getvalue()
+
+
+def forest(criteria: Sequence[CriterionResult]) -> Figure:
+    """Each criterion's effect with its interval, and the bound (a tick) that the whole interval must lie above."""
+    axes = _axes(6.4, 0.9 + 0.55 * len(criteria))
+    for row, criterion in enumerate(reversed(criteria)):
+        colour = COLOURS[criterion.outcome]
+        axes.plot([criterion.ci_low, criterion.ci_high], [row, row], color=colour, linewidth=2.5)
+        axes.plot(criterion.effect, row, "o", color=colour, markersize=7)
+        axes.plot([bound_of(criterion)] * 2, [row - 0.3, row + 0.3], color="#57606a", linewidth=1.5)
+    axes.axvline(0, color="#d0d7de", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(criteria)), [criterion.name for criterion in reversed(criteria)])
+    axes.set_ylim(-0.6, len(criteria) - 0.4)
+    axes.set_xlabel("candidate minus baseline (or floor); grey tick: must lie right of it")
+    return Figure(axes.figure)
+
+
+def curves(stages: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
+    """Loss over steps, a panel for each training stage. Rows: {step, loss, eval_loss}; a missing value is skipped."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(6.4, 2.6))
+    for place, (stage, rows) in enumerate(stages.items(), start=1):
+        axes = canvas.add_subplot(1, len(stages), place)
+        for field, colour in (("loss", "#0969da"), ("eval_loss", "#bf3989")):
+            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=field.replace("_", " "))
+        axes.set_title(stage, fontsize=10)
+        axes.set_xlabel("step")
+        axes.legend(frameon=False, fontsize=8)
+        _plain(axes)
+    return Figure(canvas)
+
+
+def bound_of(criterion: CriterionResult) -> float:
+    """What the criterion's interval must lie above."""
+    return {"superiority": criterion.margin, "non-inferiority": -criterion.margin, "floor": 0.0}[criterion.kind]
+
+
+def _axes(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure as Canvas
+
+    axes = Canvas(figsize=(width, height)).add_subplot()
+    _plain(axes)
+    return axes
+
+
+def _plain(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

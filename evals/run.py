@@ -1,0 +1,169 @@
+"""Evaluate a candidate on one layer's suites, beside the base and the champion, through the server that will serve it.
+
+Results are kept by artifact: the base and the champion are asked once and remembered.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from data_contracts.actions import action_key, code_version, remembered
+from data_contracts.digests import Digest, sha256_bytes, sha256_file, sha256_json
+from data_contracts.errors import BadInput, Refused
+from data_contracts.manifests import BaseManifest, ModelManifest
+from data_contracts.verdicts import EvalResult, ItemScore, LayerResults
+from evals import chat, lm_harness
+from evals.decoding import Decoding, as_served, fair_rival
+from evals.protocols import EvalParts
+from evals.scorers import score
+from evals.suite import CallItem, Layer, Suite, load_suites, read_items
+from pipelines.recipes.product import ROOT, Product
+
+SUBJECTS = ("base", "champion", "candidate")
+NO_TEMPLATE: Digest = sha256_bytes(b"")
+"""The template of results that were asked for as bare text."""
+_SERVE_LOCK = ROOT / "requirements" / "serve.txt"
+_CODE = (
+    "data_contracts.records",
+    "evals.chat",
+    "evals.decoding",
+    "evals.lm_harness",
+    "evals.ragas_metrics",
+    "evals.run",
+    "evals.scorers",
+    "evals.suite",
+)
+
+
+class Subject(NamedTuple):
+    """Who answers: the base (``weights`` is None) or an adapter on it, under a chat template and a way of asking."""
+
+    name: str
+    artifact: Digest
+    weights: Digest | None
+    template: Digest
+    decoding: Decoding
+
+
+def evaluate_layer(
+    parts: EvalParts,
+    product: Product,
+    layer: Layer,
+    base: BaseManifest,
+    model: ModelManifest,
+    champion: ModelManifest | None,
+) -> tuple[LayerResults, bool]:
+    """Results of base, champion (if any) and candidate on every suite of the layer; a hit when all were remembered.
+
+    Raises `Refused` when a model is not of this base, `BadInput` when the product names no suite of the layer.
+    """
+    suites = [suite for suite in load_suites(product) if suite.layer == layer]
+    if not suites:
+        raise BadInput(f"product {product.name} names no suite of layer {layer}")
+    results: dict[str, Digest] = {}
+    all_hits = True
+    for suite in suites:
+        for subject in _subjects(product, base, model, champion):
+            result, hit = _evaluate(parts, product, base, suite, subject)
+            results[f"{suite.name}/{subject.name}"] = result.digest
+            all_hits = all_hits and hit
+    manifest = LayerResults(product=product.name, model=model.digest, layer=layer, results=results)
+    parts.store.put_manifest(manifest)
+    return manifest, all_hits
+
+
+def _subjects(
+    product: Product, base: BaseManifest, model: ModelManifest, champion: ModelManifest | None
+) -> list[Subject]:
+    subjects = [Subject("base", base.digest, None, model.template, fair_rival(product))]
+    for name, tuned in (("champion", champion), ("candidate", model)):
+        if tuned is None:
+            continue
+        if tuned.base != base.digest:
+            raise Refused(f"the {name} {tuned.digest} was made for base {tuned.base}, not for {base.digest}")
+        subjects.append(Subject(name, tuned.weights, tuned.weights, tuned.template, as_served(product)))
+    return subjects
+
+
+def _evaluate(
+    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject
+) -> tuple[EvalResult, bool]:
+    probe = suite.lm_eval is not None
+    template = NO_TEMPLATE if probe else subject.template
+    decoding = sha256_json(suite.lm_eval) if probe else subject.decoding.digest
+    key = action_key(
+        "evaluate",
+        code_version(*_CODE),
+        {"product": product.name, "server": sha256_file(_SERVE_LOCK)},
+        [suite.content_digest(), subject.artifact, base.digest, template, decoding],
+    )
+
+    def work() -> EvalResult:
+        parts.server.ensure_running(base)
+        weights = subject.weights
+        name = parts.server.base_name() if weights is None else parts.server.ensure_loaded(weights)
+        ask = _by_likelihood if probe else _by_answer
+        items, samples, engine = ask(parts, product, base, suite, subject, name)
+        return EvalResult(
+            product=product.name,
+            suite=suite.name,
+            suite_digest=suite.content_digest(),
+            artifact=subject.artifact,
+            template=template,
+            decoding=decoding,
+            engine=engine,
+            items=items,
+            samples=samples,
+            action_key=key,
+        )
+
+    return remembered(parts.store, key, EvalResult, work)
+
+
+_Answered = tuple[tuple[ItemScore, ...], Digest, str]
+
+
+def _by_answer(
+    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject, name: str
+) -> _Answered:
+    """Ask for answers and score them. The texts go to the store as one blob and nowhere else."""
+    items = read_items(suite.data_path(), CallItem)
+    template = _template(parts, product, subject.template)
+    questions = {item.id: subject.decoding.request(name, template, item) for item in items}
+    texts = chat.ask_all(parts.server.url(), questions, _progress(suite, subject, len(items)))
+    scored = tuple(
+        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics))
+        for item in items
+    )
+    samples = parts.store.put_json({item.id: texts[item.id] for item in items})
+    return scored, samples, chat.engine(parts.server.url())
+
+
+def _by_likelihood(
+    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject, name: str
+) -> _Answered:
+    """Let lm-eval compare the choices of every item by likelihood."""
+    items = suite.items()
+    say = _progress(suite, subject, len(items))
+    say(0)
+    scores, record = lm_harness.item_scores(suite, parts.server.url(), name, parts.store.tree(base.tree))
+    if scores.keys() != {item.id for item in items}:
+        raise Refused(f"lm-eval scored {len(scores)} items of suite {suite.name}, which has {len(items)}")
+    say(len(items))
+    scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=scores[item.id]) for item in items)
+    engine = f"{lm_harness.engine()}, {chat.engine(parts.server.url())}"
+    return scored, parts.store.put_bytes(record), engine
+
+
+def _template(parts: EvalParts, product: Product, digest: Digest) -> str:
+    """The template's text: the product's file while it still has this digest, else the copy kept in the store."""
+    data = product.file("template", product.template).read_bytes()
+    return (data if parts.store.put_bytes(data) == digest else parts.store.get_bytes(digest)).decode()
+
+
+def _progress(suite: Suite, subject: Subject, total: int) -> Callable[[int], None]:
+    def say(done: int) -> None:
+        if done % 16 == 0 or done == total:
+            print(f"eval {suite.name} / {subject.name}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return say
