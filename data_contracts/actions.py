@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import JsonValue
-
 from data_contracts.digests import Digest, sha256_bytes, sha256_file, sha256_json
 from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
@@ -31,7 +29,8 @@ def dependency_lock() -> Digest:
     return sha256_bytes(_LOCK.read_bytes())
 
 
-def action_key(step: str, code: Digest, config: JsonValue, inputs: Iterable[Digest], seed: int = 0) -> Digest:
+def action_key(step: str, code: Digest, config: object, inputs: Iterable[Digest], seed: int = 0) -> Digest:
+    """Name of a piece of work; ``config`` is any JSON value."""
     return sha256_json(
         {
             "step": step,

@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from data_contracts.chain import ChainBroken
+from data_contracts.chain import APPROVAL_NAMESPACE, ChainBroken
 from data_contracts.digests import is_digest
-from data_contracts.errors import AssayError, BadInput
+from data_contracts.errors import AssayError, BadInput, Unavailable
+from data_contracts.records import ToolSpec
 from pipelines.launch import materialize
 from pipelines.wiring import Line
 
@@ -162,13 +163,14 @@ def promote(release: ReleaseId) -> None:
 
     Example: assay promote sha256:4f1c
     """
+    from pipelines.stages.release.canary import GatewayAsk
     from pipelines.stages.release.promotion import promote as promote_release
-    from pipelines.wiring import gateway_ask
+    from pipelines.stages.serve.tenants import operator_key
 
     line = Line()
     digest = _full_id(line, release)
     product = line.product(_release(line, digest).product)
-    record = promote_release(line, product, digest, gateway_ask(line))
+    record = promote_release(line, product, digest, GatewayAsk(_gateway_url(line), operator_key(line.home)))
     console.print(f"{product.name}: {digest} is live (audit record {record.sequence})")
 
 
@@ -197,9 +199,11 @@ def verify(
     Example: assay verify sha256:4f1c --trust-root /somewhere/safe/allowed_signers --head sha256:9b2e...
     """
     from pipelines.stages.release.verify import verify as walk
+    from resources.ssh_signatures import SshSignatures
 
     line = Line()
-    links = walk(line, _full_id(line, release), trust_root or line.settings.trust_root, head)
+    signatures = SshSignatures(trust_root) if trust_root else line.signatures
+    links = walk(line, _full_id(line, release), signatures, head)
     broken = [link for link in links if link.status == "broken"]
     if as_json:
         show({"ok": not broken, "links": [link.payload() for link in links]})
@@ -226,15 +230,34 @@ def ask(
     product: ProductName,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     api_key: Annotated[str, typer.Option(envvar="ASSAY_API_KEY", help="An API key of the product's tenant.")],
+    tools: Annotated[
+        Path | None, typer.Option(help="Tools on offer: JSON lines of {name, description, parameters}.")
+    ] = None,
 ) -> None:
-    """Ask the live release through the gateway; print the answer and its provenance.
+    """Ask the live release through the gateway; print the answer and its provenance (JSON).
 
-    Example: ASSAY_API_KEY=... assay ask billing-assistant "Why was I charged twice?"
+    Example: assay ask billing-assistant "Please open INV-2231 for me." --tools evals/goldens/tools.jsonl
     """
-    from pipelines.wiring import gateway_chat
+    import httpx
+
+    from pipelines.stages.serve.answer import as_openai_tools
 
     line = Line()
-    show(gateway_chat(line, line.product(product), question, api_key))
+    body: dict[str, Any] = {"model": product, "messages": [{"role": "user", "content": question}]}
+    if tools is not None:
+        body["tools"] = as_openai_tools(
+            tuple(ToolSpec.model_validate_json(row) for row in tools.read_text().splitlines())
+        )
+    url = f"{_gateway_url(line)}/v1/chat/completions"
+    try:
+        answer = httpx.post(
+            url, json=body, headers={"authorization": f"Bearer {api_key}"}, timeout=180, trust_env=False
+        )
+    except httpx.HTTPError as error:
+        raise Unavailable(f"the gateway does not answer at {url}: start it with `assay up` ({error})") from error
+    if answer.status_code != 200:
+        raise AssayError(f"the gateway answered with status {answer.status_code}: {answer.text[:500]}")
+    show(answer.json())
 
 
 @key_app.command("create")
@@ -276,7 +299,7 @@ def _sign(release: str, decision: Any, key: Path, principal: str, hours: float |
     product = line.product(_release(line, digest).product)
     expires = datetime.now(UTC) + timedelta(hours=hours or product.approval.expires_hours)
     statement = approval.statement_for(line, product, digest, decision, expires)
-    signature = sign(key, approval.APPROVAL_NAMESPACE, approval.message(statement))
+    signature = sign(key, APPROVAL_NAMESPACE, approval.message(statement))
     path = approval.submit(line, digest, statement, signature, principal, reason)
     console.print(f"{decision} signed for {digest}\nwaiting for the approvals sensor: {path}")
 
@@ -285,6 +308,10 @@ def _full_id(line: Line, text: str) -> str:
     from pipelines.stages.release.registered import find_release
 
     return text if is_digest(text) else find_release(line, text)
+
+
+def _gateway_url(line: Line) -> str:
+    return f"http://127.0.0.1:{line.settings.gateway_port}"
 
 
 def _release(line: Line, digest: str) -> Any:

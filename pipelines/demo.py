@@ -21,6 +21,7 @@ from data_contracts.chain import live_releases
 from data_contracts.errors import AssayError
 from data_contracts.manifests import CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
 from data_contracts.verdicts import GateVerdict
+from evals.suite import tool_catalogue
 from pipelines.wiring import Line
 
 PRODUCT = "billing-assistant"
@@ -62,6 +63,13 @@ def make_trust_root(line: Line) -> Path:
     log_line = assay("init", quiet=True)
     trust.write_text(f'{REVIEWER} namespaces="assay-approval-v1" {public}\n{log_line}\n')
     return reviewer
+
+
+def demo_tools(line: Line) -> Path:
+    """The tools that the demo's question may use, as a file for ``assay ask``."""
+    path = line.home / "demo-tools.jsonl"
+    path.write_text("".join(tool_catalogue()[name].model_dump_json() + "\n" for name in TOOLS))
+    return path
 
 
 def live_release(line: Line, product: str, environment: str) -> str | None:
@@ -169,7 +177,7 @@ def main() -> None:
             console.print(f"live: {candidate}")
         with part("An answer through the gateway"):
             os.environ["ASSAY_API_KEY"] = assay("key", "create", product.tenant, quiet=True)
-            answer = json.loads(assay("ask", PRODUCT, QUESTION, *(f"--tool={name}" for name in TOOLS), quiet=True))
+            answer = json.loads(assay("ask", PRODUCT, QUESTION, "--tools", str(demo_tools(line)), quiet=True))
         with part("The chain, walked offline"):
             assay("verify", candidate)
     finally:
