@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 from data_contracts.ledger import Purpose
+from pipelines.recipes.mapping import Columns, PairColumns, Transcripts
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = ROOT / "pipelines" / "products"
@@ -20,11 +21,22 @@ FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy
 
 class Source(Frozen):
     """Rows to learn from. ``url`` is any fsspec address of JSONL, CSV or Parquet, ``hf://datasets/...``, or
-    ``generated://NAME`` for rows that the project makes itself."""
+    ``generated://NAME`` for rows that the project makes itself. ``mapping`` turns plain columns into conversations;
+    without it a row holds ``messages`` (and ``tools``), or ``prompt``, ``chosen`` and ``rejected``."""
 
     url: str
     contract: str
     kind: Literal["sft", "preference"] = "sft"
+    mapping: Columns | PairColumns | Transcripts | None = None
+
+    @model_validator(mode="after")
+    def _mapping_fits(self) -> "Source":
+        if self.mapping is not None and isinstance(self.mapping, Columns) != (self.kind == "sft"):
+            raise ValueError(
+                "mapping: an sft source has user and assistant; a preference source has user, chosen and rejected, or "
+                "chosen_transcript and rejected_transcript"
+            )
+        return self
 
 
 class Split(Frozen):
@@ -70,6 +82,12 @@ class Product(Frozen):
     gate_policy: str
     approval: ApprovalRule = ApprovalRule()
     serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> "Product":
+        if len({source.url for source in self.sources}) != len(self.sources):
+            raise ValueError("sources: a url is named twice; name each source once")
+        return self
 
     def file(
         self, kind: Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"], name: str

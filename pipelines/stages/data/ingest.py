@@ -1,0 +1,180 @@
+"""The first three steps: read the sources, hold each record to its contract, enter it in the ledger, ask the policy."""
+
+import tempfile
+from pathlib import Path
+
+from data_contracts.contract import NO_LICENCE, DataContract, load_contract, spdx
+from data_contracts.digests import Digest, sha256_file, sha256_json
+from data_contracts.errors import BadInput
+from data_contracts.ledger import ConsentBasis, LedgerEntry
+from data_contracts.manifests import DatasetManifest, SourceRef
+from data_contracts.policy import judge, load_policy
+from data_contracts.rowcheck import Repeats, check_row
+from pipelines.recipes.product import Product, Source
+from pipelines.stages.data.convert import convert
+from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
+from pipelines.stages.data.sources import Record, fetch, read
+from pipelines.stages.protocols import Parts, Row
+
+_BASES: dict[str, ConsentBasis] = {
+    each: each for each in ("consent", "contract", "legitimate-interest", "synthetic", "public-licence")
+}
+
+
+def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
+    """Every readable record of every source, as it was found, with its source and contract."""
+    with tempfile.TemporaryDirectory() as temporary:
+        fetched: list[tuple[Source, DataContract, SourceRef, Path]] = []
+        for index, source in enumerate(product.sources):
+            folder = Path(temporary) / str(index)
+            folder.mkdir()
+            path, contract = fetch(source.url, folder), load_contract(product.file("contract", source.contract))
+            fetched.append((source, contract, _ref(source, contract, path), path))
+
+        def work() -> Outcome:
+            kept: list[Item] = []
+            dropped: list[Dropped] = []
+            for source, contract, ref, path in fetched:
+                good, bad = _records(parts, source, contract, list(read(path, source.url)))
+                if not good:
+                    first = f": {bad[0].reason}" if bad else ""
+                    raise BadInput(f"source {source.url} has no readable row{first}")
+                parts.ledger.record(_entry(item, contract, ref) for item in good)
+                kept += good
+                dropped += bad
+            return Outcome(kept, dropped, sources=tuple(ref for _, _, ref, _ in fetched))
+
+        config = [ref.payload() | {"kind": source.kind} for source, _, ref, _ in fetched]
+        modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.sources"]
+        return step(parts, product, "raw", modules, config, [], work)
+
+
+def contracted(parts: Parts, product: Product, raw: DatasetManifest) -> tuple[DatasetManifest, bool]:
+    """The records that keep their contract and are a conversation or a preference pair."""
+
+    def work() -> Outcome:
+        contracts = _contracts(product)
+        repeats = {url: Repeats(contract) for url, (_, contract) in contracts.items()}
+        kept: list[Item] = []
+        dropped: list[Dropped] = []
+        for item in load(parts, raw):
+            source, contract = contracts[item.row["source"]]
+            record = item.row["values"]
+            reasons = check_row(contract, record) or repeats[source.url].check(record) or _unlike(source, record)
+            if reasons:
+                where = f"{source.url}, contract {contract.id}: "
+                dropped.append(Dropped(item, "contract", where + "; ".join(reasons)))
+            else:
+                kept.append(item)
+        return Outcome(kept, dropped)
+
+    modules = [
+        "pipelines.stages.data.ingest",
+        "pipelines.stages.data.convert",
+        "data_contracts.contract",
+        "data_contracts.rowcheck",
+    ]
+    return step(parts, product, "contracted", modules, _source_config(product), [raw], work)
+
+
+def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tuple[DatasetManifest, bool]:
+    """Training rows, each with a ledger entry that leads back to its record, as far as the data policy allows them."""
+    policy = load_policy(product.file("data_policy", product.data_policy))
+    rule = policy.rule(product.purpose)
+
+    def work() -> Outcome:
+        contracts = _contracts(product)
+        records = load(parts, contracted)
+        entries = parts.ledger.entries(item.name for item in records)
+        rows = [_training_row(item, *contracts[item.row["source"]]) for item in records]
+        items = named(parts, ((item.subject, row) for item, row in zip(records, rows, strict=True)))
+        kept: list[Item] = []
+        dropped: list[Dropped] = []
+        children: list[LedgerEntry] = []
+        for record, item in zip(records, items, strict=True):
+            entry = entries[record.name].model_copy(update={"row": item.name, "parents": (record.name,)})
+            children.append(entry)
+            decision = judge(rule, product.purpose, entry)
+            if decision.verdict == "allow":
+                kept.append(item)
+            else:
+                dropped.append(Dropped(item, decision.code, f"{entry.source}: {decision.reason}"))
+        parts.ledger.record(children)
+        return Outcome(kept, dropped)
+
+    modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.convert", "data_contracts.policy"]
+    config = {"sources": _source_config(product), "purpose": product.purpose, "policy": policy.digest}
+    return step(parts, product, "ledgered", modules, config, [contracted], work, policy=policy.digest)
+
+
+def _ref(source: Source, contract: DataContract, path: Path) -> SourceRef:
+    return SourceRef(url=source.url, content=sha256_file(path), contract=contract.digest)
+
+
+def _records(
+    parts: Parts, source: Source, contract: DataContract, records: list[Record]
+) -> tuple[list[Item], list[Dropped]]:
+    """Named records, and the unreadable lines. A line that cannot be read belongs to its source, as its person is
+    not known."""
+    good = [record for record in records if not record.fault]
+    bad = [record for record in records if record.fault]
+    rows: list[Row] = [{"source": source.url, "contract": contract.digest, "values": record.values} for record in good]
+    kept = named(parts, ((_subject(parts, contract, row), row) for row in rows))
+    lines: list[Row] = [{"source": source.url, "line": record.line} for record in bad]
+    unknown = parts.keyring.subject(f"unreadable:{source.url}")
+    dropped = [
+        Dropped(item, "unreadable", f"{source.url}, line {record.line} {record.fault}")
+        for item, record in zip(named(parts, ((unknown, line) for line in lines)), bad, strict=True)
+    ]
+    return kept, dropped
+
+
+def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
+    """Pseudonym of the person a record is about; a record that names nobody stands for itself."""
+    field = contract.terms.subjectKey
+    person = row["values"].get(field) if field else None
+    return parts.keyring.subject(f"subject:{person}" if person else f"record:{sha256_json(row)}")
+
+
+def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:
+    """What the contract and the record state; what nobody states is NOASSERTION and none, which no policy allows."""
+    terms, values = contract.terms, item.row["values"]
+    licence = terms.licence or spdx(str(values.get(terms.licenceField or ""))) or NO_LICENCE
+    return LedgerEntry(
+        row=item.name,
+        subject=item.subject,
+        source=ref.url,
+        source_digest=ref.content,
+        contract=ref.contract,
+        licence=licence,
+        consent=terms.consent or _BASES.get(str(values.get(terms.consentField or "")), "none"),
+        purposes=terms.purposes,
+        retain_until=terms.retainUntil,
+        tier=terms.tier,
+        synthetic_depth=terms.syntheticDepth,
+    )
+
+
+def _unlike(source: Source, record: Row) -> list[str]:
+    try:
+        convert(source, record)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _training_row(record: Item, source: Source, contract: DataContract) -> Row:
+    """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like."""
+    values = record.row["values"]
+    group = values.get(contract.terms.groupKey) if contract.terms.groupKey else None
+    return convert(source, values) | {"record": record.name, "group": str(group) if group else None}
+
+
+def _contracts(product: Product) -> dict[str, tuple[Source, DataContract]]:
+    return {
+        source.url: (source, load_contract(product.file("contract", source.contract))) for source in product.sources
+    }
+
+
+def _source_config(product: Product) -> list[dict[str, Digest]]:
+    return [source.payload() | {"contract": contract.digest} for source, contract in _contracts(product).values()]

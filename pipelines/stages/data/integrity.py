@@ -1,0 +1,71 @@
+"""Whether the rows of a data set are what its manifest names: content, names, roots, ledger, quarantine."""
+
+from collections import Counter
+from typing import Literal, NamedTuple
+
+from data_contracts.digests import Digest, merkle_root, row_name
+from data_contracts.errors import Missing, Tampered
+from data_contracts.manifests import DatasetManifest
+from pipelines.stages.protocols import Parts
+
+
+class Problem(NamedTuple):
+    """``erased`` is what erasure leaves (names without key and content); everything else is a broken link."""
+
+    kind: Literal["erased", "missing", "tampered"]
+    text: str
+
+
+def check_dataset(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
+    """Every problem of a data set; empty when each name is matched by exactly one row under its subject's key."""
+    try:
+        names = parts.datasets.names(manifest.root)
+        rows = list(parts.datasets.read(manifest.root))
+    except Missing as error:
+        return [Problem("missing", str(error))]
+    except Tampered as error:
+        return [Problem("tampered", str(error))]
+    problems: list[Problem] = []
+    if merkle_root(name for name, _ in names) != manifest.root:
+        problems.append(Problem("tampered", "the list of row names does not give the root in the manifest"))
+    if not manifest.counts.balanced() or manifest.counts.rows_out != len(names):
+        problems.append(Problem("tampered", "the counts in the manifest do not add up to the rows it names"))
+    keys = parts.keyring.known(subject for _, subject in names)
+    listed, present = Counter(names), Counter((name, subject) for name, subject, _ in rows)
+    for (name, subject), times in sorted(listed.items()):
+        if subject not in keys:
+            problems.append(Problem("erased", f"row {name} was erased"))
+        elif present[name, subject] < times:
+            problems.append(Problem("missing", f"row {name} is named and its content is not there"))
+    for name, subject, row in rows:
+        if listed[name, subject] < present[name, subject]:
+            problems.append(Problem("tampered", f"row {name} was added: the data set does not name it"))
+        elif subject in keys and row_name(keys[subject], row) != name:
+            problems.append(Problem("tampered", f"row {name} was changed: its content does not match its name"))
+    problems += [
+        Problem("missing", f"row {name} has no ledger entry") for name in parts.ledger.missing(n for n, _ in names)
+    ]
+    return problems + _check_parts(manifest, rows) + _check_quarantine(parts, manifest)
+
+
+def _check_parts(manifest: DatasetManifest, rows: list[tuple[Digest, str, dict[str, object]]]) -> list[Problem]:
+    """Roots of the splits. They cannot be formed again once a row was erased: then its own problem stands for them."""
+    if len(rows) != manifest.counts.rows_out:
+        return []
+    return [
+        Problem("tampered", f"the rows of the part {part} do not give its root in the manifest")
+        for part, root in sorted(manifest.parts.items())
+        if merkle_root(name for name, _, row in rows if row.get("split") == part) != root
+    ]
+
+
+def _check_quarantine(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
+    if not manifest.counts.dropped:
+        return []
+    try:
+        held = [name for name, _, _, _ in parts.datasets.read_quarantine(manifest.action_key)]
+    except Tampered as error:
+        return [Problem("tampered", str(error))]
+    if merkle_root(held) == manifest.facts["quarantine"]:
+        return []
+    return [Problem("missing", "the quarantine does not hold the rows that were dropped")]

@@ -1,0 +1,131 @@
+"""Personal data and secrets out of the rows: each value gives way to a made-up one, the same all over its row."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from data_contracts.digests import hex_of
+from data_contracts.manifests import DatasetManifest
+from pipelines.recipes.product import Product
+from pipelines.stages.data.rows import Outcome, content, derive, load, step
+from pipelines.stages.data.substitutes import stand_ins
+from pipelines.stages.protocols import Finding, Parts, Row
+
+_SEPARATOR = "\n\n"
+
+
+def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple[DatasetManifest, bool]:
+    """Rows without personal data; a replaced value keeps its slot, in the text and in the JSON of a tool call alike."""
+
+    def work() -> Outcome:
+        items = load(parts, ledgered)
+        found = parts.pii.find([_SEPARATOR.join(_texts(item.row)) for item in items])
+        kinds: Counter[str] = Counter()
+        rows: list[Row] = []
+        touched = 0
+        for item, findings in zip(items, found, strict=True):
+            values = _values(_SEPARATOR.join(_texts(item.row)), findings)
+            kinds.update(values.values())
+            touched += bool(values)
+            rows.append(scrub(item.row, values) | {"record": item.row["record"], "group": item.row["group"]})
+        facts = {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched}
+        return Outcome(derive(parts, items, rows), facts=facts)
+
+    modules = ["pipelines.stages.data.scrub", "pipelines.stages.data.substitutes"]
+    return step(parts, product, "scrubbed", modules, {"analyzer": parts.pii.identity}, [ledgered], work)
+
+
+def scrub(row: Row, values: dict[str, str]) -> Row:
+    """The row with every value (original -> kind) replaced wherever it stands as a word of its own."""
+    if not values:
+        return row
+    replacements = _replacements(row, values)
+    pattern = re.compile(
+        "|".join(rf"(?<!\w){re.escape(value)}(?!\w)" for value in sorted(replacements, key=len, reverse=True))
+    )
+
+    def replace(text: str) -> str:
+        return pattern.sub(lambda match: replacements[match[0]], text)
+
+    def through(value: Any) -> Any:
+        return _each_text(value, replace)
+
+    if row["kind"] == "sft":
+        messages = [message | {"content": through(message["content"])} for message in row["example"]["messages"]]
+        return row | {"example": row["example"] | {"messages": messages}}
+    pair = row["pair"]
+    prompt = [message | {"content": through(message["content"])} for message in pair["prompt"]]
+    answers = {side: through(pair[side]) for side in ("chosen", "rejected")}
+    return row | {"pair": pair | {"prompt": prompt} | answers}
+
+
+def _replacements(row: Row, values: dict[str, str]) -> dict[str, str]:
+    """Original -> stand-in. Which one is drawn by the row's content: the same in every installation, unlike between
+    rows, and never one that the row holds already."""
+    start = int(hex_of(content(row))[:8], 16)
+    held = _SEPARATOR.join(_texts(row)).casefold()
+    chosen: dict[str, str] = {}
+    for number, (value, kind) in enumerate(sorted(values.items())):
+        free = (each for each in stand_ins(kind, value, start + number) if each.casefold() not in held)
+        chosen[value] = next((each for each in free if each not in chosen.values()), f"REMOVED-{number}")
+    return chosen
+
+
+def _values(text: str, findings: list[Finding]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for finding in findings:
+        value = text[finding.start : finding.end].strip()
+        if value:
+            values.setdefault(value, finding.kind)
+    return values
+
+
+def _texts(row: Row) -> Iterator[str]:
+    """Every text of a row that may hold personal data; of a JSON answer its values."""
+    if row["kind"] == "sft":
+        contents = [message["content"] for message in row["example"]["messages"]]
+    else:
+        contents = [message["content"] for message in row["pair"]["prompt"]]
+        contents += [row["pair"]["chosen"], row["pair"]["rejected"]]
+    for text in contents:
+        yield from _leaves(_answer(text))
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key != "tool":
+                yield from _leaves(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+
+
+def _answer(text: str) -> Any:
+    """The JSON object that an answer is, or the text itself."""
+    try:
+        value = json.loads(text) if text.startswith("{") else text
+    except ValueError:
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _each_text(text: str, replace: Callable[[str], str]) -> str:
+    """Replace inside a JSON answer's values, so that it stays JSON; otherwise in the text."""
+    value = _answer(text)
+    if isinstance(value, str):
+        return replace(text)
+    changed = _walk(value, replace)
+    return text if changed == value else json.dumps(changed, ensure_ascii=False)
+
+
+def _walk(value: Any, replace: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, dict):
+        return {key: each if key == "tool" else _walk(each, replace) for key, each in value.items()}
+    return [_walk(each, replace) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,162 @@
+"""Where rows come from: a local copy of a source's bytes, and the records in it."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.digests import canonical_json
+from data_contracts.errors import BadInput, Unavailable
+from pipelines.recipes.product import ROOT
+from pipelines.stages.data.generate import generated
+
+
+class Record(NamedTuple):
+    """What one line or row of a source holds. ``fault`` says why it cannot be used; it never quotes the line."""
+
+    line: int
+    values: dict[str, Any]
+    fault: str = ""
+
+
+_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+
+def fetch(url: str, folder: Path) -> Path:
+    """A copy of a source below ``folder``, so that what is digested is what is read. Raises `BadInput` or
+    `Unavailable`."""
+    if url.startswith("generated://"):
+        path = folder / "generated.jsonl"
+        path.write_bytes(generated(url.removeprefix("generated://")))
+        return path
+    if url.startswith("hf://datasets/") and _suffix(url) is None:
+        return _from_hub(url.removeprefix("hf://datasets/"), folder / "hub.jsonl")
+    if _suffix(url) is None:
+        raise BadInput(f"source {url}: not JSONL, CSV or Parquet by its name; use .jsonl, .csv or .parquet")
+    path = folder / f"source{_suffix(url)}"
+    _copy(url, path)
+    if path.stat().st_size == 0:
+        raise BadInput(f"source {url} is empty: it needs at least one row")
+    return path
+
+
+def read(path: Path, url: str) -> Iterator[Record]:
+    """Records of a fetched source, in file order. Blank lines are no records; whatever else cannot be read is a record
+    with a fault."""
+    kind = _FORMATS[path.suffix]
+    for record in {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[kind](path, url):
+        fault = record.fault or _unusable(record.values)
+        yield record._replace(fault=fault) if fault else record
+
+
+def _suffix(url: str) -> str | None:
+    suffix = Path(url.split("?")[0]).suffix.lower()
+    return suffix if suffix in _FORMATS else None
+
+
+def _copy(url: str, path: Path) -> None:
+    import fsspec
+
+    place = url if re.match(r"^[a-z0-9+]+://", url) or url.startswith("/") else str(ROOT / url)
+    try:
+        with fsspec.open(place, "rb") as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 22)
+    except FileNotFoundError as error:
+        raise BadInput(f"source {url} does not exist: correct url in the product file") from error
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"source {url} cannot be opened: {error}") from error
+    except OSError as error:
+        raise Unavailable(f"source {url} cannot be read now: {error}") from error
+
+
+def _from_hub(address: str, path: Path) -> Path:
+    """``ORG/NAME[/CONFIG][?split=SPLIT]`` of the Hugging Face hub as JSON lines."""
+    name, _, query = address.partition("?")
+    organisation, _, rest = name.partition("/")
+    data_set, _, config = rest.partition("/")
+    split = query.removeprefix("split=") or "train"
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(f"{organisation}/{data_set}", config or None, split=split)
+    except (OSError, ValueError) as error:
+        cause = type(error).__name__
+        raise Unavailable(
+            f"hub data set {address} cannot be loaded ({cause}): check its name and the network, or export it to "
+            ".parquet and put that path in the product file"
+        ) from error
+    rows.to_json(path, lines=True, force_ascii=False)
+    return path
+
+
+def _jsonl(path: Path, url: str) -> Iterator[Record]:
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if data.strip():
+                yield _json(number, data)
+
+
+def _json(number: int, data: bytes) -> Record:
+    try:
+        values = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return Record(number, {}, "is not UTF-8; save the file as UTF-8")
+    except (ValueError, RecursionError):
+        return Record(number, {}, "is not JSON; write one JSON object a line")
+    if not isinstance(values, dict):
+        return Record(number, {}, f"is a JSON {type(values).__name__}, not an object; write one JSON object a line")
+    return Record(number, values)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _csv(path: Path, url: str) -> Iterator[Record]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
+        rows = csv.DictReader(handle, restkey="\0more", restval="\0less")
+        if not rows.fieldnames or len(set(rows.fieldnames)) != len(rows.fieldnames):
+            raise BadInput(f"source {url}: its first line must name each column once")
+        while True:
+            try:
+                values = next(rows, None)
+            except csv.Error as error:
+                raise BadInput(f"source {url}, line {rows.line_num}: {error}; is it a CSV file?") from error
+            if values is None:
+                return
+            if "\0more" in values:
+                yield Record(rows.line_num, {}, "has more cells than the header; quote the commas in it")
+            elif "\0less" in values.values():
+                yield Record(rows.line_num, {}, "has fewer cells than the header; complete it")
+            else:
+                yield Record(rows.line_num, dict(values))
+
+
+def _parquet(path: Path, url: str) -> Iterator[Record]:
+    try:
+        batches = pq.ParquetFile(path).iter_batches()
+        number = 0
+        for batch in batches:
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(number, values)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"source {url} is not a whole Parquet file: {error}") from error
+
+
+def _unusable(values: dict[str, Any]) -> str:
+    """Why a record cannot have a name, or nothing."""
+    try:
+        text = canonical_json(values)
+    except UnicodeEncodeError:
+        return "holds text that is not UTF-8; save the file as UTF-8"
+    except (ValueError, TypeError, RecursionError) as error:
+        return f"holds a value that JSON cannot carry ({type(error).__name__}); write it as text"
+    return "holds a NUL character; remove it" if b"\\u0000" in text else ""

@@ -1,0 +1,105 @@
+"""Rows as Parquet: names in a file that is never rewritten, content in shards that erasure may rewrite."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.digests import Digest, hex_of, merkle_root
+from data_contracts.errors import Missing, Tampered
+
+Row = dict[str, Any]
+
+_SHARD_ROWS = 20_000
+_NAMES = pa.schema([("name", pa.string()), ("subject", pa.string())])
+_ROWS = pa.schema([("name", pa.string()), ("subject", pa.string()), ("row", pa.string())])
+_DROPPED = pa.schema([("name", pa.string()), ("subject", pa.string()), ("reason", pa.string()), ("row", pa.string())])
+
+
+class ParquetDatasetStore:
+    """``<folder>/<root>/names.parquet`` beside ``rows-*.parquet``; dropped rows in
+    ``quarantine/<action key>.parquet``. Files have mode 0600.
+
+    Rows lie in the order of their names, so that equal sets have equal files. Names are written last: where they are,
+    the rows are whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, rows: Iterable[tuple[Digest, str, Row]]) -> Digest:
+        triples = sorted(((name, subject, _dump(row)) for name, subject, row in rows), key=lambda each: each[0])
+        root = merkle_root(name for name, _, _ in triples)
+        home = self._make(self._home(root))
+        for start in range(0, len(triples), _SHARD_ROWS):
+            shard = triples[start : start + _SHARD_ROWS]
+            _write(home / f"rows-{start // _SHARD_ROWS:05}.parquet", _ROWS, list(zip(*shard, strict=True)))
+        _write(home / "names.parquet", _NAMES, [[name for name, _, _ in triples], [who for _, who, _ in triples]])
+        return root
+
+    def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]:
+        self.names(root)
+        for path in sorted(self._home(root).glob("rows-*.parquet")):
+            for name, subject, row in _read(path):
+                yield name, subject, json.loads(row)
+
+    def names(self, root: Digest) -> Sequence[tuple[Digest, str]]:
+        path = self._home(root) / "names.parquet"
+        if not path.exists():
+            raise Missing(f"the rows of data set {root} are not in {self.folder}")
+        return [(name, subject) for name, subject in _read(path)]
+
+    def quarantine(self, action_key: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
+        dropped = sorted((name, subject, reason, _dump(row)) for name, subject, reason, row in rows)
+        if dropped:
+            self._make(self.folder / "quarantine")
+            _write(self._held(action_key), _DROPPED, list(zip(*dropped, strict=True)))
+
+    def read_quarantine(self, action_key: Digest) -> Iterator[tuple[Digest, str, str, Row]]:
+        if self._held(action_key).exists():
+            for name, subject, reason, row in _read(self._held(action_key)):
+                yield name, subject, reason, json.loads(row)
+
+    def _held(self, action_key: Digest) -> Path:
+        return self.folder / "quarantine" / f"{hex_of(action_key)}.parquet"
+
+    def _make(self, home: Path) -> Path:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return home
+
+    def _home(self, root: Digest) -> Path:
+        return self.folder / hex_of(root)
+
+
+def _dump(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True)
+
+
+def _write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[str]]) -> None:
+    """Write to a neighbour, fsync, rename."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=schema)
+    try:
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as handle:
+            pq.write_table(table, handle, compression="zstd")
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def _read(path: Path) -> Iterator[tuple[str, ...]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Tampered(f"{path} cannot be read: {error}") from error
+    yield from zip(*(column.to_pylist() for column in table.columns), strict=True)

@@ -1,0 +1,27 @@
+"""SQLite files that several processes share: write-ahead log, patient locks, readable by their owner only."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def create(path: Path, script: str) -> None:
+    """Make the file (mode 0600) and run the idempotent ``script`` of ``create ... if not exists``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with connect(path) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.executescript(script)
+
+
+@contextmanager
+def connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of its own, committed at the end, rolled back on an error."""
+    connection = sqlite3.connect(path, timeout=60)
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
