@@ -59,7 +59,12 @@ class BaseManifest(Frozen):
 
 
 class CheckpointManifest(Frozen):
-    """What a training run left: an adapter (or, for ``method: full``, whole weights) and all that it was made from."""
+    """What a training run left: an adapter (or, for ``method: full``, whole weights) and all that it was made from.
+
+    ``weights`` names a tree: ``adapter_model.safetensors`` with ``adapter_config.json``, or for ``full`` a whole model
+    folder (weights, tokenizer, configuration) as a base has. ``curve`` names a blob of the run's losses by step,
+    ``environment`` one of the versions it ran with.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     product: str
@@ -73,6 +78,7 @@ class CheckpointManifest(Frozen):
     step: int
     weights: Digest
     metrics: dict[str, float] = {}
+    curve: Digest
     environment: Digest
     action_key: Digest
 

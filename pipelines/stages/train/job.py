@@ -1,0 +1,65 @@
+"""What a training process is given and what it leaves: plain files in its run directory."""
+
+from pathlib import Path
+from typing import Literal
+
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+from pipelines.recipes.recipe import Recipe
+
+STOPPED = 75
+"""Exit code of a run that was told to stop and left a checkpoint to resume from (EX_TEMPFAIL of sysexits.h)."""
+
+
+class TrainJob(Frozen):
+    """One training run. Row files are JSON lines of `ChatExample` (sft) or `PreferencePair` (preference).
+
+    ``parent`` is the folder of the SFT weights that a preference run starts from and compares itself with.
+    """
+
+    product: str
+    stage: Literal["sft", "preference"]
+    recipe: Recipe
+    base: Path
+    base_digest: Digest
+    template: Path
+    train_rows: Path
+    validation_rows: Path
+    parent: Path | None
+    run_dir: Path
+
+
+class CurvePoint(Frozen):
+    """Training and validation at a step; ``None`` where it was not measured."""
+
+    step: int
+    loss: float | None = None
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+
+class TrainResult(Frozen):
+    """``step`` is the one with the least validation loss; its weights lie in ``weights/`` of the run directory."""
+
+    step: int
+    metrics: dict[str, float]
+    curve: tuple[CurvePoint, ...]
+    environment: dict[str, str]
+
+
+class RunFiles:
+    """Where things lie in a run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.job = run_dir / "job.json"
+        self.lock = run_dir / "lock"
+        self.metrics = run_dir / "metrics.jsonl"
+        self.result = run_dir / "result.json"
+        self.failed = run_dir / "failed.json"
+        self.rows = run_dir / "rows"
+        self.work = run_dir / "work"
+        self.checkpoints = run_dir / "checkpoints"
+        self.sweep = run_dir / "sweep"
+        self.weights = run_dir / "weights"

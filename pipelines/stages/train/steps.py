@@ -1,0 +1,211 @@
+"""Base -> SFT -> preference -> selected. Each step returns its manifest and whether it was there already.
+
+The trainer is handed a folder named by the action key, so that a killed run is found again and resumed.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from data_contracts.actions import action_key, code_version, remembered
+from data_contracts.digests import hex_of
+from data_contracts.errors import BadInput, Refused, Unavailable
+from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from pipelines.recipes.product import Product
+from pipelines.recipes.recipe import Recipe, load_recipe
+from pipelines.stages.data.export import write_training_file
+from pipelines.stages.protocols import Parts
+from pipelines.stages.train.base import count_parameters
+from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
+from pipelines.stages.train.launcher import TrainerLauncher
+
+_HERE = "pipelines.stages.train"
+_TRAINER = [
+    f"{_HERE}.{name}"
+    for name in ("checkpoints", "entry", "environment", "fit", "guards", "job", "model", "rows", "watch")
+]
+
+
+def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, bool]:
+    """The base model from ``source`` (see `BaseSource.locate`) as a tree in the store, converted once."""
+    origin = parts.bases.locate(source)
+    config = origin.model_dump(mode="json", exclude={"path"})
+    code = code_version(f"{_HERE}.base", "resources.base_model")
+
+    def work() -> BaseManifest:
+        with tempfile.TemporaryDirectory() as folder:
+            parts.bases.write(origin, Path(folder))
+            return BaseManifest(
+                name=origin.name,
+                source=origin.source,
+                licence=origin.licence,
+                tree=parts.store.put_tree(Path(folder)),
+                parameters=count_parameters(Path(folder)),
+            )
+
+    key = action_key("train/base", code, config, [origin.content])
+    return remembered(parts.store, key, BaseManifest, work, whole=lambda manifest: parts.store.has(manifest.tree))
+
+
+def sft(
+    parts: Parts, product: Product, base: BaseManifest, splits: DatasetManifest, launcher: TrainerLauncher
+) -> tuple[CheckpointManifest, bool]:
+    """Supervised fine-tuning on the train split; the weights of the best validated step."""
+    return _trained(parts, product, "sft", _recipe(product).for_sft(), base, splits, None, launcher)
+
+
+def preference(
+    parts: Parts,
+    product: Product,
+    base: BaseManifest,
+    sft: CheckpointManifest,
+    preferences: DatasetManifest,
+    launcher: TrainerLauncher,
+) -> tuple[CheckpointManifest, bool]:
+    """Preference tuning: goes on from the SFT weights, with the same weights, frozen, as the reference.
+
+    The result replaces the SFT weights: one adapter to serve, not two. Raises `Refused` when the recipe has no
+    preference section.
+    """
+    recipe = _recipe(product)
+    if recipe.preference is None:
+        raise Refused(f"the recipe {product.recipe} has no preference section")
+    return _trained(parts, product, "preference", recipe, base, preferences, sft, launcher)
+
+
+def selected(
+    parts: Parts,
+    product: Product,
+    base: BaseManifest,
+    sft: CheckpointManifest,
+    preference: CheckpointManifest | None,
+    splits: DatasetManifest,
+) -> tuple[ModelManifest, bool]:
+    """The candidate. Within a stage the trainer kept the best validated step; here preference tuning is taken when
+    it lowered the validation loss of its own pairs below that of the SFT weights it started from, else SFT."""
+    recipe = _recipe(product)
+    checkpoint = sft if preference is None or not _improved(preference) else preference
+    inputs = [base.digest, sft.digest, splits.digest, *([] if preference is None else [preference.digest])]
+    key = action_key("train/selected", code_version(f"{_HERE}.steps"), recipe.payload(), inputs)
+
+    def work() -> ModelManifest:
+        names = dict.fromkeys([splits.digest, *checkpoint.datasets])
+        sets = [parts.store.get_manifest(name, DatasetManifest) for name in names]
+        rows = sum(each.counts.rows_out for each in sets)
+        manifest = ModelManifest(
+            product=product.name,
+            base=base.digest,
+            template=checkpoint.template,
+            weights=checkpoint.weights,
+            method=checkpoint.method,
+            rank=None if recipe.lora is None else recipe.lora.rank,
+            checkpoint=checkpoint.digest,
+            datasets=tuple(names),
+            recipe=parts.store.put_manifest(recipe),
+            licences=tuple(sorted({licence for each in sets for licence in _licences(each)})),
+            synthetic_share=round(sum(each.synthetic_share * each.counts.rows_out for each in sets) / rows, 6),
+            action_key=key,
+        )
+        parts.log.append("model.selected", product.name, {"model": manifest.digest}, actor="training")
+        return manifest
+
+    return remembered(parts.store, key, ModelManifest, work)
+
+
+def _recipe(product: Product) -> Recipe:
+    return load_recipe(product.file("recipe", product.recipe))
+
+
+def _trained(
+    parts: Parts,
+    product: Product,
+    stage: Literal["sft", "preference"],
+    recipe: Recipe,
+    base: BaseManifest,
+    data: DatasetManifest,
+    parent: CheckpointManifest | None,
+    launcher: TrainerLauncher,
+) -> tuple[CheckpointManifest, bool]:
+    template = product.file("template", product.template)
+    inputs = [base.digest, product.template_digest(), data.digest, *([] if parent is None else [parent.digest])]
+    config: dict[str, JsonValue] = {"product": product.name, "recipe": recipe.payload()}
+    key = action_key(f"train/{stage}", code_version(*_TRAINER), config, inputs, recipe.seed)
+    run_dir = parts.home.resolve() / "training" / hex_of(key)
+    job = TrainJob(
+        product=product.name,
+        stage=stage,
+        recipe=recipe,
+        base=parts.store.tree(base.tree),
+        base_digest=base.digest,
+        template=template.resolve(),
+        train_rows=RunFiles(run_dir).rows / "train.jsonl",
+        validation_rows=RunFiles(run_dir).rows / "validation.jsonl",
+        parent=None if parent is None else parts.store.tree(parent.weights),
+        run_dir=run_dir,
+    )
+
+    def work() -> CheckpointManifest:
+        result = _launched(parts, job, data, launcher)
+        manifest = CheckpointManifest(
+            product=product.name,
+            stage=stage,
+            method=recipe.method,
+            base=base.digest,
+            template=parts.store.put_bytes(template.read_bytes()),
+            recipe=parts.store.put_manifest(recipe),
+            datasets=tuple(dict.fromkeys([*(parent.datasets if parent else ()), data.digest])),
+            parent=None if parent is None else parent.digest,
+            step=result.step,
+            weights=parts.store.put_tree(RunFiles(run_dir).weights),
+            metrics=result.metrics,
+            curve=parts.store.put_json([point.payload() for point in result.curve]),
+            environment=parts.store.put_json(dict(result.environment)),
+            action_key=key,
+        )
+        body = {"checkpoint": manifest.digest, "stage": stage, "weights": manifest.weights}
+        parts.log.append("checkpoint.recorded", product.name, body, actor="training")
+        return manifest
+
+    with parts.locks.hold(f"training-{hex_of(key)[:16]}"):
+        made = remembered(
+            parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.has(manifest.weights)
+        )
+        _clean(RunFiles(run_dir))
+    return made
+
+
+def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: TrainerLauncher) -> TrainResult:
+    """Run the trainer to its end. The rows lie on disk only meanwhile: erasure must not have to look for copies."""
+    files = RunFiles(job.run_dir)
+    files.rows.mkdir(parents=True, exist_ok=True)
+    try:
+        for split, path in (("train", job.train_rows), ("validation", job.validation_rows)):
+            if write_training_file(parts, data, split, path) == 0:
+                raise BadInput(f"{job.product}: data set {data.digest} ({data.stage}) has no rows in its {split} split")
+        files.job.write_text(job.model_dump_json(indent=2))
+        launcher.launch(files.job, job.run_dir)
+    finally:
+        shutil.rmtree(files.rows, ignore_errors=True)
+    if not files.result.is_file():
+        raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
+    return TrainResult.model_validate_json(files.result.read_bytes())
+
+
+def _clean(files: RunFiles) -> None:
+    """After the weights are in the store, only the metrics stay."""
+    for folder in (files.work, files.checkpoints, files.sweep, files.weights):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in (files.result, files.job):
+        path.unlink(missing_ok=True)
+
+
+def _improved(checkpoint: CheckpointManifest) -> bool:
+    return checkpoint.metrics["validation_loss"] < checkpoint.metrics["validation_loss_start"]
+
+
+def _licences(data: DatasetManifest) -> list[str]:
+    counted = data.facts.get("licences", {})
+    return list(counted) if isinstance(counted, dict) else []

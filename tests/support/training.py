@@ -1,0 +1,98 @@
+"""Rows, recipes and jobs for training tests: small enough that a run takes seconds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_contracts.digests import sha256_bytes
+from data_contracts.records import ChatExample, Message, PreferencePair, ToolSpec
+from pipelines.recipes.product import ROOT
+from pipelines.recipes.recipe import Recipe
+from pipelines.stages.train.job import TrainJob
+
+TEMPLATE = ROOT / "pipelines" / "templates" / "billing-assistant.jinja"
+TOOLS = (
+    ToolSpec(name="get_invoice", description="look up an invoice", parameters={"invoice_id": "its number"}),
+    ToolSpec(name="cancel_subscription", description="end a plan", parameters={"plan": "its name"}),
+)
+_SCHEDULE = {
+    "learning_rate": 0.01,
+    "steps": 6,
+    "batch_size": 2,
+    "accumulate": 1,
+    "warmup_steps": 1,
+    "scheduler": "linear",
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "checkpoint_every": 2,
+    "eval_every": 3,
+    "eval_rows": 4,
+}
+
+
+def make_recipe(method: str = "lora", **changes: Any) -> Recipe:
+    """A recipe of six steps; ``changes`` replace top-level keys, ``sft`` and ``dpo`` single keys of the schedules."""
+    sft, dpo = changes.pop("sft", {}), changes.pop("dpo", {})
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+    return Recipe.model_validate(
+        {
+            "method": method,
+            "precision": "fp32",
+            "optimizer": "adamw_torch",
+            "seed": 5,
+            "max_length": 512,
+            "activation_checkpointing": False,
+            "lora": None if method == "full" else lora,
+            "guards": {"max_loss_ratio": 10.0, "window": 4, "max_grad_norm": 10000.0},
+            "sft": _SCHEDULE | sft,
+            "preference": {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": _SCHEDULE | dpo},
+            **changes,
+        }
+    )
+
+
+def make_chats(count: int) -> list[ChatExample]:
+    """Short conversations in which the tool follows from the words."""
+    chats = []
+    for number in range(count):
+        tool, words = (TOOLS[0], "show") if number % 2 else (TOOLS[1], "stop")
+        arguments = dict.fromkeys(tool.parameters, f"X{number}")
+        answer = json.dumps({"tool": tool.name, "arguments": arguments})
+        messages = (Message(role="user", content=f"{words} X{number}"), Message(role="assistant", content=answer))
+        chats.append(ChatExample(messages=messages, tools=TOOLS))
+    return chats
+
+
+def make_pairs(count: int) -> list[PreferencePair]:
+    return [
+        PreferencePair(
+            prompt=(chat.messages[0],), tools=chat.tools, chosen=chat.messages[1].content, rejected=f"no {number}"
+        )
+        for number, chat in enumerate(make_chats(count))
+    ]
+
+
+def write_rows(path: Path, rows: list[ChatExample] | list[PreferencePair]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    return path
+
+
+def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = None) -> Path:
+    """Write rows and a job file into ``folder``; preference training when there is a parent."""
+    make = make_chats if parent is None else make_pairs
+    job = TrainJob(
+        product="test-product",
+        stage="sft" if parent is None else "preference",
+        recipe=recipe,
+        base=base,
+        base_digest=sha256_bytes(b"tiny base"),
+        template=TEMPLATE,
+        train_rows=write_rows(folder / "rows" / "train.jsonl", make(10)),
+        validation_rows=write_rows(folder / "rows" / "validation.jsonl", make(4)),
+        parent=parent,
+        run_dir=folder,
+    )
+    path = folder / "job.json"
+    path.write_text(job.model_dump_json())
+    return path
