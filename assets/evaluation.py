@@ -1,0 +1,52 @@
+"""Each layer asks base, champion and candidate the same questions; per-item scores, no text."""
+
+import dagster as dg
+
+from assets.candidates import SELECTED, Candidate, candidate_model, champion_model
+from assets.groups import asset_in
+from assets.outcome import materialized, table
+from data_contracts.manifests import BaseManifest
+from data_contracts.verdicts import EvalResult, LayerResults
+from evals.run import evaluate_layer
+from evals.suite import Layer
+from pipelines.wiring import Line
+from resources.dagster import Manifests
+
+LAYERS: dict[Layer, str] = {
+    "product": "The product's own goldens: is the tool call valid and exact, is a call declined where none fits?",
+    "safety": "Refusals and red-team probes: does it decline what it must, and only that?",
+    "general": "What the base could do and must not be forgotten (lm-eval).",
+}
+eval_asset = asset_in("eval", "evals", "data_contracts")
+
+
+def layer_asset(layer: Layer, description: str) -> dg.AssetsDefinition:
+    @eval_asset(name=layer, description=description, deps=[SELECTED], kinds={"vllm", "lm_eval"}, pool="gpu")
+    def evaluate(
+        context: dg.AssetExecutionContext,
+        line: dg.ResourceParam[Line],
+        manifests: dg.ResourceParam[Manifests],
+        config: Candidate,
+    ) -> dg.MaterializeResult[LayerResults]:
+        product = line.product(context.partition_key)
+        model = candidate_model(context, line, manifests, config)
+        base = line.store.get_manifest(model.base, BaseManifest)
+        made = evaluate_layer(line, product, layer, base, model, champion_model(line, product))
+        return materialized(made, {"candidate": model.digest, "scores": _scores(line, made[0])})
+
+    return evaluate
+
+
+layers = [layer_asset(layer, description) for layer, description in LAYERS.items()]
+
+
+def _scores(line: Line, results: LayerResults) -> dg.MarkdownMetadataValue:
+    """Mean of each metric by suite and subject."""
+    rows: list[tuple[str, str, int, str]] = []
+    for name, digest in sorted(results.results.items()):
+        items = line.store.get_manifest(digest, EvalResult).items
+        metrics = sorted({metric for item in items for metric in item.scores})
+        for metric in metrics:
+            scores = [item.scores[metric] for item in items if metric in item.scores]
+            rows.append((name, metric, len(scores), f"{sum(scores) / len(scores):.3f}"))
+    return table(("suite/subject", "metric", "n", "mean"), rows)

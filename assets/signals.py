@@ -1,0 +1,56 @@
+"""Traffic of the live release -> has it drifted? -> retrain or wait. Recorded; the retraining sensor obeys."""
+
+import dagster as dg
+
+from assets.groups import asset_in
+from assets.outcome import materialized, table
+from pipelines.stages.signals.drift import DriftReport, measure, record
+from pipelines.stages.signals.policy import load_policy
+from pipelines.stages.signals.retrain_decision import RetrainDecision, decide_and_record
+from pipelines.stages.signals.traces import Traffic, traffic
+from pipelines.wiring import Line
+
+signals_asset = asset_in("signals", "pipelines/stages/signals")
+FROM_SIGNALS = dg.AssetIn(key_prefix="signals")
+
+
+@signals_asset(kinds={"sqlite"}, deps=[dg.AssetKey(["release", "champion"])])
+def traces(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[Traffic]:
+    """Histograms of what the gateway answered for the live release: its first window and the newest ones."""
+    found = traffic(line, line.product(context.partition_key), load_policy())
+    return materialized((found, False), {"windows": len(found.current), "release": found.release or "none: the base"})
+
+
+@signals_asset(ins={"traces": FROM_SIGNALS}, kinds={"python"})
+def drift(
+    context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], traces: Traffic
+) -> dg.MaterializeResult[DriftReport]:
+    """Population stability index of prompt length, tools and JSON validity, sustained over windows."""
+    report = measure(traces, load_policy())
+    recorded = record(line, report)
+    scores = table(
+        ("feature", "PSI by window", "sustained"), [(f.feature, f.psi, f.sustained) for f in report.features]
+    )
+    return materialized((report, not recorded), {"drifted": report.drifted, "reason": report.reason, "psi": scores})
+
+
+@signals_asset(ins={"drift": FROM_SIGNALS}, kinds={"python"})
+def retrain_decision(
+    context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], drift: DriftReport
+) -> dg.MaterializeResult[RetrainDecision]:
+    """Retrain or wait, with reasons and what a run of the line has cost so far."""
+    seconds = past_training_seconds(context.instance, context.partition_key)
+    decision = decide_and_record(line, drift, load_policy(), seconds)
+    return materialized((decision, False), {"decision": decision.decision, "reasons": "; ".join(decision.reasons)})
+
+
+def past_training_seconds(instance: dg.DagsterInstance, product: str, limit: int = 5) -> list[float]:
+    """How long the newest runs took that really trained this product's model (no hits)."""
+    filters = dg.AssetRecordsFilter(asset_key=dg.AssetKey(["model", "sft"]), asset_partitions=[product])
+    trained: list[float] = []
+    for made in instance.fetch_materializations(filters, limit=20).records:
+        event = made.asset_materialization
+        run = instance.get_run_record_by_id(made.run_id)
+        if event and run and event.metadata["hit"].value is False and run.start_time and run.end_time:
+            trained.append(run.end_time - run.start_time)
+    return trained[:limit]

@@ -1,0 +1,76 @@
+"""Base -> SFT -> preference tuning -> the candidate. The trainer is a process of its own, started through Pipes."""
+
+import dagster as dg
+
+from assets.groups import asset_in
+from assets.outcome import materialized
+from assets.plots import loss_curve
+from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from pipelines.recipes.recipe import load_recipe
+from pipelines.stages.train import steps
+from pipelines.stages.train.job import CurvePoint
+from pipelines.wiring import Line
+from resources.dagster import PipesLauncher
+
+model_asset = asset_in("model", "pipelines/stages/train", "pipelines/recipes", "data_contracts")
+FROM_DATA = dg.AssetIn(key_prefix="data")
+FROM_MODEL = dg.AssetIn(key_prefix="model")
+
+
+@model_asset(kinds={"safetensors"})
+def base(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[BaseManifest]:
+    """The base model as one verified tree of weights and tokenizer; the chat template is the product's own."""
+    made = steps.base(line, line.product(context.partition_key), line.settings.base_model)
+    return materialized(made, {"parameters": made[0].parameters, "licence": made[0].licence})
+
+
+@model_asset(ins={"base": FROM_MODEL, "splits": FROM_DATA}, kinds={"trl", "peft"}, pool="gpu")
+def sft(
+    context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], base: BaseManifest, splits: DatasetManifest
+) -> dg.MaterializeResult[CheckpointManifest]:
+    """Supervised fine-tuning on the training split, by the product's recipe."""
+    product = line.product(context.partition_key)
+    return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.mlflow_uri)))
+
+
+@model_asset(ins={"base": FROM_MODEL, "sft": FROM_MODEL, "preferences": FROM_DATA}, kinds={"trl", "peft"}, pool="gpu")
+def preference_tuned(
+    context: dg.AssetExecutionContext,
+    line: dg.ResourceParam[Line],
+    base: BaseManifest,
+    sft: CheckpointManifest,
+    preferences: DatasetManifest,
+) -> dg.MaterializeResult[CheckpointManifest]:
+    """Preference tuning (DPO) against the frozen SFT model; the SFT checkpoint itself when the recipe has none."""
+    product = line.product(context.partition_key)
+    if load_recipe(product.file("recipe", product.recipe)).preference is None:
+        return materialized((sft, True), {"note": "the recipe has no preference stage"})
+    return _trained(
+        line, steps.preference(line, product, base, sft, preferences, PipesLauncher(context, line.mlflow_uri))
+    )
+
+
+@model_asset(
+    ins={"base": FROM_MODEL, "sft": FROM_MODEL, "preference_tuned": FROM_MODEL, "splits": FROM_DATA}, kinds={"peft"}
+)
+def selected(
+    context: dg.AssetExecutionContext,
+    line: dg.ResourceParam[Line],
+    base: BaseManifest,
+    sft: CheckpointManifest,
+    preference_tuned: CheckpointManifest,
+    splits: DatasetManifest,
+) -> dg.MaterializeResult[ModelManifest]:
+    """The candidate: the checkpoint to be judged, with all that it was made from."""
+    preference = preference_tuned if preference_tuned.stage == "preference" else None
+    made = steps.selected(line, line.product(context.partition_key), base, sft, preference, splits)
+    return materialized(made, {"candidate": made[0].digest, "weights": made[0].weights})
+
+
+def _trained(line: Line, made: tuple[CheckpointManifest, bool]) -> dg.MaterializeResult[CheckpointManifest]:
+    manifest = made[0]
+    curve = [CurvePoint.model_validate(point) for point in line.store.get_json(manifest.curve)]
+    metrics = {name: dg.MetadataValue.float(value) for name, value in manifest.metrics.items() if "@" not in name}
+    return materialized(
+        made, {"step": manifest.step, "weights": manifest.weights, "loss": loss_curve(curve), **metrics}
+    )

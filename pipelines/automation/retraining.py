@@ -1,0 +1,39 @@
+"""Every hour: has traffic drifted? A recorded decision to retrain, and nothing else, starts the line by itself."""
+
+import dagster as dg
+
+from assets.groups import PRODUCTS
+from pipelines.automation import jobs
+from pipelines.stages.signals.drift import is_recorded
+from pipelines.stages.signals.policy import load_policy
+from pipelines.stages.signals.traces import traffic
+from pipelines.wiring import Line
+
+
+@dg.schedule(job=jobs.signals, cron_schedule="13 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def drift_check(
+    context: dg.ScheduleEvaluationContext, line: dg.ResourceParam[Line]
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Look at the products whose traffic has a whole new window since the last look."""
+    policy = load_policy()
+    news = [
+        product
+        for product in PRODUCTS.get_partition_keys()
+        if not is_recorded(line, traffic(line, line.product(product), policy))
+    ]
+    return [dg.RunRequest(partition_key=product) for product in news] or dg.SkipReason("no whole window of new answers")
+
+
+@dg.sensor(job=jobs.line, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def retraining(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]) -> dg.SensorResult:
+    """One run of the line for each recorded decision to retrain."""
+    records = line.log.records()
+    seen = int(context.cursor or 0)
+    requests = [
+        dg.RunRequest(run_key=f"retrain {record.digest}", partition_key=record.product)
+        for record in records[seen:]
+        if record.event == "retrain.decided"
+        and record.body["decision"] == "retrain"
+        and record.product in PRODUCTS.get_partition_keys()
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=str(len(records)))

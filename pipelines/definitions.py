@@ -1,0 +1,34 @@
+"""The only composition root: assets, checks, jobs, schedules, sensors and resources of the code location."""
+
+import dagster as dg
+
+from assets import evaluation, release, serving, signals, training
+from assets.checks import DATA_ASSETS, checks
+from pipelines.automation import jobs
+from pipelines.automation.approvals import approvals
+from pipelines.automation.retraining import drift_check, retraining
+from pipelines.automation.serving import reconciliation
+from pipelines.wiring import Line
+from resources.dagster import ManifestIOManager, Manifests
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    line = Line()
+    manifests = Manifests(line.home / "manifests", line.store)
+    return dg.Definitions(
+        assets=[
+            *DATA_ASSETS,
+            *(training.base, training.sft, training.preference_tuned, training.selected),
+            *evaluation.layers,
+            *(release.verdict, release.candidate, release.approval),
+            serving.promotion,
+            *(signals.traces, signals.drift, signals.retrain_decision),
+        ],
+        asset_checks=[*checks, release.promotes],
+        jobs=jobs.all_jobs,
+        schedules=[drift_check],
+        sensors=[approvals, reconciliation, retraining],
+        resources={"line": line, "manifests": manifests, "io_manager": ManifestIOManager(manifests)},
+        executor=dg.in_process_executor,
+    )
