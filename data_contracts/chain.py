@@ -106,3 +106,19 @@ def promotion_history(records: Iterable[AuditRecord], product: str, environment:
         and record.product == product
         and record.body["environment"] == environment
     ]
+
+
+def live_stack(records: Iterable[AuditRecord], product: str, environment: str) -> list[Digest | None]:
+    """What is live (last) and what each rollback would go back to; the base model, ``None``, is always first.
+
+    A promotion goes on top, a rollback takes off the top, so that no rollback leads to what was rolled back from.
+    """
+    stack: list[Digest | None] = [None]
+    for record in records:
+        if record.product == product and record.body.get("environment") == environment:
+            if record.event == "promotion.recorded":
+                stack.append(str(record.body["release"]))
+            elif record.event == "rollback.recorded":
+                while len(stack) > 1 and stack[-1] != record.body["release"]:
+                    stack.pop()
+    return stack

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from data_contracts.errors import Refused
+from data_contracts.errors import BadInput, Refused
 
 
 def sign(key: Path, namespace: str, message: bytes) -> str:
@@ -67,7 +67,7 @@ class SshSignatures:
     def principals(self, namespace: str, message: bytes, signature: str) -> list[str]:
         """Principals whose key made this signature, in this namespace, at this time; empty when there is none."""
         if not self.allowed_signers.is_file():
-            raise Refused(
+            raise BadInput(
                 f"no allowed-signers file at {self.allowed_signers}: name one with ASSAY_TRUST_ROOT or --trust-root"
             )
         try:

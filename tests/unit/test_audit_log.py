@@ -7,7 +7,7 @@ import pytest
 
 from data_contracts.chain import LOG_NAMESPACE, ChainBroken
 from data_contracts.digests import canonical_json
-from data_contracts.errors import Refused
+from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import SignedHead
 from pipelines.stages.release.audit import check_head, check_log, log_keys
 from resources.audit_log import FileAuditLog
@@ -198,7 +198,7 @@ def test_a_trust_root_without_the_log_key_or_with_it_for_another_use_refuses(pla
     with pytest.raises(ChainBroken, match="not signed by the log key"):
         check_log(place.log, place.signatures)
     root.unlink()
-    with pytest.raises(Refused, match="no allowed-signers file"):
+    with pytest.raises(BadInput, match="no allowed-signers file"):
         check_log(place.log, place.signatures)
 
 

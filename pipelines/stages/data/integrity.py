@@ -1,10 +1,12 @@
 """Whether the rows of a data set are what its manifest names: content, names, roots, ledger, quarantine."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from data_contracts.digests import Digest, merkle_root, row_name
 from data_contracts.errors import Missing, Tampered
+from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.protocols import Parts
 
@@ -45,7 +47,24 @@ def check_dataset(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
     problems += [
         Problem("missing", f"row {name} has no ledger entry") for name in parts.ledger.missing(n for n, _ in names)
     ]
-    return problems + _check_parts(manifest, rows) + _check_quarantine(parts, manifest)
+    return (
+        problems
+        + _check_ledger(parts, manifest, names)
+        + _check_parts(manifest, rows)
+        + _check_quarantine(parts, manifest)
+    )
+
+
+def ledger_root(entries: Iterable[LedgerEntry]) -> Digest:
+    """Merkle root of the rows' terms as the ledger has them. Parents are left out: later runs may add some."""
+    return merkle_root(entry.model_copy(update={"parents": ()}).digest for entry in entries)
+
+
+def _check_ledger(parts: Parts, manifest: DatasetManifest, names: Sequence[tuple[Digest, str]]) -> list[Problem]:
+    entries = parts.ledger.entries(name for name, _ in names)
+    if len(entries) == len(set(names)) and ledger_root(entries.values()) != manifest.facts["ledger"]:
+        return [Problem("tampered", "a ledger entry of its rows is not what it was when the data set was made")]
+    return []
 
 
 def _check_parts(manifest: DatasetManifest, rows: list[tuple[Digest, str, dict[str, object]]]) -> list[Problem]:

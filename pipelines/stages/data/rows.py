@@ -13,7 +13,7 @@ from data_contracts.errors import Missing, Refused, Tampered
 from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
 from pipelines.recipes.product import Product
-from pipelines.stages.data.integrity import check_dataset
+from pipelines.stages.data.integrity import check_dataset, ledger_root
 from pipelines.stages.protocols import Parts, Row
 
 
@@ -124,6 +124,7 @@ def step(
             "licences": _counted(entry.licence for entry in entries.values()),
             "tiers": _counted(entry.tier for entry in entries.values()),
             "quarantine": merkle_root(drop.item.name for drop in outcome.dropped),
+            "ledger": ledger_root(entries.values()),
         }
         return DatasetManifest(
             product=product.name,

@@ -1,0 +1,171 @@
+"""Register a candidate: what a reviewer approves becomes one release manifest, chained and put in the registry."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from data_contracts.actions import action_key, code_version, remembered
+from data_contracts.chain import AuditRecord, live_releases
+from data_contracts.digests import Digest, canonical_json, hex_of
+from data_contracts.errors import Refused
+from data_contracts.frozen import Frozen
+from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
+from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import GateVerdict
+from evals.report import Report
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+from pipelines.stages.release.ballot import last_move
+from pipelines.stages.release.card import diff_cards, render_card
+from pipelines.stages.release.evidence import check_decision
+from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
+from pipelines.stages.release.registered import registration
+from pipelines.stages.release.terms import keep_terms, policy_digest, serving_digest
+
+_MODULES = tuple(f"pipelines.stages.release.{name}" for name in ("candidate", "card", "lineage", "terms"))
+
+
+def register(
+    parts: Parts, product: Product, model: ModelManifest, verdict: GateVerdict, report: Report
+) -> tuple[ReleaseManifest, bool]:
+    """The release of this model, and whether it was registered already.
+
+    Refuses a verdict that does not promote this very model. The same model against the same champion under the same
+    terms is the same release; what a crash left out (registry version, audit record) is made up for. A model that is
+    live under these terms is not registered again: its release is returned.
+    """
+    if product.name != model.product or product.template_digest() != model.template:
+        raise Refused(
+            f"model {model.digest} is of product {model.product} with template {model.template}, not this one"
+        )
+    with parts.locks.hold(f"register-{product.name}"):
+        records = parts.log.records()
+        champion = _champion(parts.store, records, product)
+        if champion is not None and _is_live(champion, product, model):
+            return champion, True
+        check_decision(parts.store, verdict, model, None if champion is None else champion.digest)
+        moved = last_move(records, product.name, product.environment)
+        key = _key(product, model, verdict, records[moved].digest if moved >= 0 else None)
+        release, hit = remembered(
+            parts.store, key, ReleaseManifest, lambda: _make(parts, product, model, verdict, champion, key)
+        )
+        _publish(parts, release, model, verdict, report)
+        if registration(records, release.digest) is not None:
+            return release, hit
+        body: dict[str, JsonValue] = {
+            "release": release.digest,
+            "model": release.model,
+            "verdict": release.verdict,
+            "environment": release.environment,
+        }
+        parts.log.append("release.registered", product.name, body, actor="register")
+        return release, False
+
+
+def _champion(store: ArtifactStore, records: Sequence[AuditRecord], product: Product) -> ReleaseManifest | None:
+    live = live_releases(records).get((product.name, product.environment))
+    return None if live is None else store.get_manifest(live, ReleaseManifest)
+
+
+def _is_live(champion: ReleaseManifest, product: Product, model: ModelManifest) -> bool:
+    terms = (champion.policy, champion.serving_config)
+    return champion.model == model.digest and terms == (policy_digest(product), serving_digest(product))
+
+
+def _key(product: Product, model: ModelManifest, verdict: GateVerdict, moved: Digest | None) -> Digest:
+    """``moved`` is the last promotion or rollback: after one, the same model is a new release to approve."""
+    config: dict[str, JsonValue] = {
+        "product": product.name,
+        "description": product.description,
+        "environment": product.environment,
+        "policy": policy_digest(product),
+        "serving": serving_digest(product),
+        "moved": moved,
+    }
+    return action_key("release.register", code_version(*_MODULES), config, [model.digest, verdict.digest])
+
+
+def _make(
+    parts: Parts,
+    product: Product,
+    model: ModelManifest,
+    verdict: GateVerdict,
+    champion: ReleaseManifest | None,
+    key: Digest,
+) -> ReleaseManifest:
+    store = parts.store
+    keep_terms(store, product)
+    card = render_card(store, product, model, verdict)
+    before = "" if champion is None else store.get_bytes(champion.card).decode()
+    return ReleaseManifest(
+        product=product.name,
+        tenant=product.tenant,
+        environment=product.environment,
+        model=store.put_manifest(model),
+        weights=model.weights,
+        base=model.base,
+        template=model.template,
+        verdict=store.put_manifest(verdict),
+        card=store.put_bytes(card.encode()),
+        card_diff=store.put_bytes(diff_cards(before, card).encode()),
+        policy=policy_digest(product),
+        serving_config=serving_digest(product),
+        displaced_champion=None if champion is None else champion.digest,
+        log_head=parts.log.signed_head(),
+        action_key=key,
+    )
+
+
+def _publish(
+    parts: Parts, release: ReleaseManifest, model: ModelManifest, verdict: GateVerdict, report: Report
+) -> None:
+    """The report's files under ``home/reports``, and the registry's version with adapter, manifests, verdict, card."""
+    folder = parts.home / "reports" / hex_of(release.digest)[:16]
+    card = parts.store.get_bytes(release.card)
+    for name, data in {
+        "report.html": report.html.encode(),
+        "report.md": report.markdown.encode(),
+        "README.md": card,
+    }.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{name}.part"
+        part.write_bytes(data)
+        part.replace(folder / name)
+    with tempfile.TemporaryDirectory() as temporary:
+        manifests = Path(temporary) / "manifests"
+        _write_manifests(parts.store, release, model, verdict, manifests)
+        files = {
+            "adapter": parts.store.tree(release.weights),
+            "manifests": manifests,
+            "report.html": folder / "report.html",
+            "README.md": folder / "README.md",
+        }
+        tags = {
+            "assay.release": release.digest,
+            "assay.model": release.model,
+            "assay.weights": release.weights,
+            "assay.base": release.base,
+            "assay.verdict": release.verdict,
+            "assay.environment": release.environment,
+        }
+        parts.registry.register(release.product, release.digest, files, tags)
+
+
+def _write_manifests(
+    store: ArtifactStore, release: ReleaseManifest, model: ModelManifest, verdict: GateVerdict, folder: Path
+) -> None:
+    steps = checkpoints(store, model)
+    sets = datasets(store, training_sets(model, steps))
+    listed: list[tuple[str, Frozen]] = [
+        ("release", release),
+        ("model", model),
+        ("verdict", verdict),
+        ("base", store.get_manifest(model.base, BaseManifest)),
+        *((f"checkpoint-{step.stage}", step) for step in steps),
+        *((f"dataset-{each.stage}-{hex_of(digest)[:8]}", each) for digest, each in sets.items()),
+    ]
+    folder.mkdir()
+    for name, manifest in listed:
+        (folder / f"{name}.json").write_bytes(canonical_json(manifest.payload()))

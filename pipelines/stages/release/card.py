@@ -1,0 +1,145 @@
+"""The model card: Hugging Face's README.md with front matter, made from manifests and the gate's verdict alone."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import yaml
+
+from data_contracts.digests import Digest
+from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import GateVerdict
+from pipelines.recipes.product import Product
+from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
+
+
+def render_card(store: ArtifactStore, product: Product, model: ModelManifest, verdict: GateVerdict) -> str:
+    """Markdown with YAML front matter. Equal manifests give equal bytes: no time, no host."""
+    base = store.get_manifest(model.base, BaseManifest)
+    steps = checkpoints(store, model)
+    sets = datasets(store, training_sets(model, steps))
+    return (
+        "\n\n".join(
+            [
+                _front_matter(base, model),
+                f"# {product.name}\n\n{product.description}",
+                _origin(model),
+                _base(base, model),
+                _data(sets),
+                _training(reversed(steps)),
+                _gate(verdict),
+                _limits(product, model),
+            ]
+        )
+        + "\n"
+    )
+
+
+def diff_cards(champion: str, candidate: str) -> str:
+    """Unified diff from the champion's card (empty: there is no champion) to the candidate's."""
+    lines = difflib.unified_diff(
+        champion.splitlines(keepends=True), candidate.splitlines(keepends=True), "champion", "candidate"
+    )
+    return "".join(lines)
+
+
+def _front_matter(base: BaseManifest, model: ModelManifest) -> str:
+    fields = {
+        "base_model": base.name,
+        "library_name": "transformers" if model.method == "full" else "peft",
+        "license": base.licence.lower(),
+        "pipeline_tag": "text-generation",
+        "tags": ["assay", model.method, *(["synthetic-data"] if model.synthetic_share else [])],
+    }
+    return "---\n" + yaml.safe_dump(fields, sort_keys=True) + "---"
+
+
+def _origin(model: ModelManifest) -> str:
+    if model.synthetic_share == 0:
+        return "No training row is declared synthetic."
+    return f"**Synthetic data:** {model.synthetic_share:.0%} of the training rows were generated, not collected."
+
+
+def _base(base: BaseManifest, model: ModelManifest) -> str:
+    rank = "" if model.rank is None else f", rank {model.rank}"
+    return "\n".join(
+        [
+            "## Model",
+            "",
+            f"- base: {base.name} ({base.parameters:,} parameters, licence {base.licence}, from {base.source})",
+            f"- base digest: `{model.base}`",
+            f"- method: {model.method}{rank}",
+            f"- weights: `{model.weights}`",
+            f"- chat template: `{model.template}`",
+            f"- recipe: `{model.recipe}`",
+            f"- licences of the data: {', '.join(model.licences) or 'none named'}",
+        ]
+    )
+
+
+def _data(sets: dict[Digest, DatasetManifest]) -> str:
+    rows = [
+        [
+            each.stage,
+            f"{each.counts.rows_in:,}",
+            f"{each.counts.rows_out:,}",
+            ", ".join(f"{reason}: {rows}" for reason, rows in sorted(each.counts.dropped.items())) or "-",
+            f"{each.synthetic_share:.0%}",
+            f"`{digest}`",
+        ]
+        for digest, each in reversed(sets.items())
+    ]
+    return "## Data\n\n" + _table(["stage", "rows in", "rows out", "dropped", "synthetic", "digest"], rows)
+
+
+def _training(steps: Iterable[CheckpointManifest]) -> str:
+    rows = [
+        [each.stage, each.method, str(each.step), name, f"{value:.4g}"]
+        for each in steps
+        for name, value in sorted(each.metrics.items())
+    ]
+    return "## Training\n\n" + _table(["stage", "method", "step", "metric", "value"], rows)
+
+
+def _gate(verdict: GateVerdict) -> str:
+    rows = [
+        [
+            each.name,
+            f"{each.suite} / {each.metric}",
+            str(each.n),
+            each.baseline,
+            f"{each.baseline_mean:.3f}",
+            f"{each.candidate_mean:.3f}",
+            f"{each.effect:+.3f} [{each.ci_low:+.3f}, {each.ci_high:+.3f}]",
+            each.outcome,
+        ]
+        for each in verdict.criteria
+    ]
+    heads = [
+        "criterion",
+        "suite / metric",
+        "n",
+        "baseline",
+        "its mean",
+        "candidate",
+        "difference [interval]",
+        "outcome",
+    ]
+    return f"## Evaluation\n\nGate: **{verdict.decision}** ({verdict.reason})\n\n" + _table(heads, rows)
+
+
+def _limits(product: Product, model: ModelManifest) -> str:
+    lines = [
+        "## Limits",
+        "",
+        f"- Made for the purpose `{product.purpose}` of tenant `{product.tenant}`; nothing else was evaluated.",
+        "- Answers were evaluated with this chat template and these answer lengths only.",
+    ]
+    if model.synthetic_share:
+        lines.append("- Generated training rows do not show how real people write: expect less on real messages.")
+    return "\n".join(lines)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

@@ -1,0 +1,135 @@
+"""What a release stands on, read again from store, product files and audit log: nothing is taken from a request."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from data_contracts.chain import AuditRecord, live_releases
+from data_contracts.digests import Digest
+from data_contracts.errors import Refused
+from data_contracts.manifests import ModelManifest, ReleaseManifest
+from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import EvalResult, GateVerdict
+from evals.gate import evaluate_policy
+from evals.policy import GatePolicy
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Parts
+from pipelines.stages.release.audit import check_log
+from pipelines.stages.release.registered import registration
+from pipelines.stages.release.terms import policy_digest, serving_digest
+
+
+def facts(release: ReleaseManifest) -> dict[str, Any]:
+    """The fields of an approval statement that the release fixes (DESIGN invariant 9)."""
+    return {
+        "product": release.product,
+        "environment": release.environment,
+        "weights": release.weights,
+        "base": release.base,
+        "template": release.template,
+        "verdict": release.verdict,
+        "card_diff": release.card_diff,
+        "policy": release.policy,
+        "serving_config": release.serving_config,
+        "displaced_champion": release.displaced_champion,
+    }
+
+
+def examine(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseManifest, list[AuditRecord]]:
+    """The release and the checked audit log, when all it stands on still holds. Raises `Refused` naming what does not.
+
+    Raises `Tampered` or `Missing` for what was changed or taken from the store, `ChainBroken` for the log.
+    """
+    records = check_log(parts.log, parts.signatures)
+    if registration(records, digest) is None:
+        raise Refused(f"{digest} is not a registered release: the audit log has no record of it")
+    release = parts.store.get_manifest(digest, ReleaseManifest)
+    check_product(release, product)
+    check_champion(records, release)
+    check_model(parts.store, release)
+    check_verdict(parts.store, release)
+    for blob in (release.card, release.card_diff, release.policy, release.serving_config, release.template):
+        parts.store.get_bytes(blob)
+    return release, records
+
+
+def check_product(release: ReleaseManifest, product: Product) -> None:
+    """The product's files are still those that the release was registered under."""
+    today = {
+        "product": product.name,
+        "tenant": product.tenant,
+        "environment": product.environment,
+        "template": product.template_digest(),
+        "policy": policy_digest(product),
+        "serving_config": serving_digest(product),
+    }
+    for field, value in today.items():
+        if getattr(release, field) != value:
+            raise Refused(
+                f"the {field} of product {product.name} is now {value}, the release has {getattr(release, field)}: "
+                "register the candidate again"
+            )
+
+
+def check_champion(records: Sequence[AuditRecord], release: ReleaseManifest) -> None:
+    live = live_releases(records).get((release.product, release.environment))
+    if live != release.displaced_champion:
+        raise Refused(
+            f"the champion moved: {release.digest} was compared with {release.displaced_champion or 'the base'}, "
+            f"and {live or 'the base'} is live now; register the candidate again"
+        )
+
+
+def check_model(store: ArtifactStore, release: ReleaseManifest) -> ModelManifest:
+    model = store.get_manifest(release.model, ModelManifest)
+    for field in ("product", "weights", "base", "template"):
+        if getattr(model, field) != getattr(release, field):
+            raise Refused(f"release {release.digest} and its model {release.model} differ in {field}")
+    return model
+
+
+def check_weights(store: ArtifactStore, model: ModelManifest) -> None:
+    """Every byte of the weights, and that an adapter was trained on the base that the model names."""
+    folder = store.tree(model.weights)
+    if model.method != "full":
+        trained_on = json.loads((folder / "adapter_config.json").read_bytes()).get("base_model_name_or_path")
+        if trained_on != model.base:
+            raise Refused(f"the adapter {model.weights} was trained on base {trained_on}, the release has {model.base}")
+
+
+def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict:
+    """The verdict is on this very model against this champion, promotes it, and comes out of its results again."""
+    verdict = store.get_manifest(release.verdict, GateVerdict)
+    check_decision(store, verdict, store.get_manifest(release.model, ModelManifest), release.displaced_champion)
+    policy = store.get_manifest(verdict.policy, GatePolicy)
+    results = {name: store.get_manifest(digest, EvalResult) for name, digest in verdict.results.items()}
+    criteria, decision, reason = evaluate_policy(policy, results)
+    if (criteria, decision, reason) != (verdict.criteria, verdict.decision, verdict.reason):
+        raise Refused(f"verdict {release.verdict} does not come out of its results again (now: {decision}, {reason})")
+    terms = store.get_json(release.policy)
+    if terms["gate_policy"] != verdict.policy:
+        raise Refused(f"the verdict was made by gate policy {verdict.policy}, the release has {terms['gate_policy']}")
+    return verdict
+
+
+def check_decision(store: ArtifactStore, verdict: GateVerdict, model: ModelManifest, champion: Digest | None) -> None:
+    """Raises `Refused` unless the verdict promotes this model, on results of it, of its base and of the champion."""
+    if verdict.model != model.digest or verdict.product != model.product:
+        raise Refused(f"verdict {verdict.digest} is for model {verdict.model}, not for {model.digest}")
+    if verdict.decision != "promote":
+        raise Refused(f"the gate's verdict is {verdict.decision}, not promote: {verdict.reason}")
+    artifacts = {"candidate": model.weights, "base": model.base}
+    if champion is not None:
+        artifacts["champion"] = store.get_manifest(champion, ReleaseManifest).weights
+    for name, digest in verdict.results.items():
+        subject = name.rsplit("/", 1)[-1]
+        artifact = store.get_manifest(digest, EvalResult).artifact
+        if artifact != artifacts.get(subject):
+            raise Refused(
+                f"the verdict's result {name} is of {artifact}, the {subject} is {artifacts.get(subject, 'none')}: "
+                "evaluate and judge the candidate again"
+            )
+    judged = {name.rsplit("/", 1)[-1] for name in verdict.results}
+    if judged != set(artifacts):
+        missing = ", ".join(sorted(set(artifacts) - judged))
+        raise Refused(f"the verdict has no results of {missing}: evaluate and judge the candidate again")

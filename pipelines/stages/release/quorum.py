@@ -1,0 +1,55 @@
+"""Enough approvals: those that the audit log counts, each with its signature, statement and expiry checked again."""
+
+from collections.abc import Sequence
+
+from data_contracts.chain import AuditRecord
+from data_contracts.errors import Refused
+from data_contracts.manifests import ReleaseManifest
+from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import Approval
+from pipelines.stages.protocols import Signatures
+from pipelines.stages.release.approval import check_signature, check_statement
+from pipelines.stages.release.ballot import approvals, rejections
+from pipelines.stages.release.evidence import facts
+
+
+def sufficient(
+    store: ArtifactStore, signatures: Signatures, release: ReleaseManifest, records: Sequence[AuditRecord], needed: int
+) -> list[AuditRecord]:
+    """The approvals of this release that count at the end of these records, each checked again.
+
+    Raises `Refused` when a reviewer rejected it or fewer than ``needed`` people approved.
+    """
+    for record in rejections(records, release):
+        raise Refused(f"{record.body['principal']} rejected this release: {record.body['reason']}")
+    counted: list[AuditRecord] = []
+    reasons: list[str] = []
+    for record in approvals(records, release):
+        try:
+            _check_approval(store, signatures, release, record)
+            counted.append(record)
+        except Refused as refusal:
+            reasons.append(f"record {record.sequence}: {refusal}")
+    if len(counted) < needed:
+        why = "; ".join(reasons) or "sign one with `assay approve`"
+        raise Refused(f"{len(counted)} of {needed} approvals for release {release.digest} ({why})")
+    return counted
+
+
+def _check_approval(
+    store: ArtifactStore, signatures: Signatures, release: ReleaseManifest, record: AuditRecord
+) -> None:
+    approval = store.get_manifest(str(record.body["approval"]), Approval)
+    key = check_signature(signatures, approval)
+    check_statement(approval, facts(release))
+    statement = approval.statement
+    if (key, approval.principal, statement.nonce, approval.release, statement.decision) != (
+        record.body["key"],
+        record.body["principal"],
+        record.body["nonce"],
+        record.body["release"],
+        "approve",
+    ):
+        raise Refused("the audit record and the approval that it names differ")
+    if record.time > statement.expires:
+        raise Refused(f"expired before it was chained (good until {statement.expires.isoformat()})")

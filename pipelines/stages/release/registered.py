@@ -1,0 +1,45 @@
+"""Which releases there are, by the audit log: a manifest is a release once it was chained as registered."""
+
+from collections.abc import Sequence
+
+from data_contracts.chain import AuditRecord, live_releases
+from data_contracts.digests import Digest
+from data_contracts.errors import BadInput, Missing
+from data_contracts.manifests import ReleaseManifest
+from pipelines.stages.protocols import Parts
+
+
+def registration(records: Sequence[AuditRecord], release: Digest) -> AuditRecord | None:
+    """The record that made it a release; ``None`` when there is none."""
+    return next((r for r in records if r.event == "release.registered" and r.body["release"] == release), None)
+
+
+def latest_registered(parts: Parts, product: str) -> Digest | None:
+    found = [r for r in parts.log.records() if r.event == "release.registered" and r.product == product]
+    return str(found[-1].body["release"]) if found else None
+
+
+def awaiting_approval(parts: Parts) -> list[Digest]:
+    """Releases that were never promoted and whose displaced champion is still the live one, oldest first."""
+    records = parts.log.records()
+    live = live_releases(records)
+    promoted = {record.body["release"] for record in records if record.event == "promotion.recorded"}
+    waiting: list[Digest] = []
+    for record in records:
+        if record.event == "release.registered" and record.body["release"] not in promoted:
+            release = parts.store.get_manifest(str(record.body["release"]), ReleaseManifest)
+            if live.get((release.product, release.environment)) == release.displaced_champion:
+                waiting.append(release.digest)
+    return waiting
+
+
+def find_release(parts: Parts, beginning: str) -> Digest:
+    """The registered release whose digest begins so (with or without ``sha256:``)."""
+    wanted = beginning if beginning.startswith("sha256:") else f"sha256:{beginning}"
+    releases = [str(r.body["release"]) for r in parts.log.records() if r.event == "release.registered"]
+    found = sorted({release for release in releases if release.startswith(wanted)})
+    if len(found) > 1:
+        raise BadInput(f"{beginning} begins {len(found)} releases: give more characters ({', '.join(found)})")
+    if not found:
+        raise Missing(f"no release begins with {beginning}: `assay pending` lists those that wait for approval")
+    return found[0]
