@@ -47,7 +47,7 @@ class AdapterGuard:
         body = await _read(receive)
         try:
             asked = json.loads(body)
-            name = asked["model" if scope["path"] in ANSWERS else "lora_name"]
+            name = str(asked["model" if scope["path"] in ANSWERS else "lora_name"])
         except (ValueError, KeyError, TypeError):
             await _reply(send, 400, "the body must be JSON and name an adapter")
             return
@@ -92,7 +92,7 @@ class AdapterGuard:
         engine, named = scope["app"].state.engine_client, _served(scope).lora_requests
         most = scope["app"].state.vllm_config.lora_config.max_loras - 2
         static = {module.name for module in scope["app"].state.args.lora_modules or ()}
-        held = await engine.list_loras()
+        held = set(await engine.list_loras())
         for nameless in held - {request.lora_int_id for request in named.values()} if len(held) > most else ():
             await engine.remove_lora(nameless)
         while len(await engine.list_loras()) > most:

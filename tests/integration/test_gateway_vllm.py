@@ -1,0 +1,197 @@
+"""The standing gateway in front of the real vLLM: swaps, rollbacks and crashes under continuous requests."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from data_contracts.digests import Digest
+from data_contracts.manifests import BaseManifest
+from pipelines.recipes.product import Product
+from pipelines.stages.serve.routes import read_routes
+from pipelines.stages.serve.tenants import create_key
+from pipelines.wiring import Line
+from resources.vllm_server import VllmServer
+from tests.support.adapters import tiny_adapter
+from tests.support.serving import chain, registered, tiny_product
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning")
+
+QUESTION = [{"role": "user", "content": "where is my invoice?"}]
+
+
+class Seen(NamedTuple):
+    began: float
+    ended: float
+    release: Digest | None
+    text: str
+
+
+class Gateway(NamedTuple):
+    line: Line
+    product: Product
+    client: httpx.Client
+    releases: tuple[Digest, Digest]
+
+    def ask(self, stream: bool = False) -> Seen:
+        began = time.monotonic()
+        body = {"model": self.product.name, "messages": QUESTION, "max_tokens": 12, "stream": stream}
+        answer = self.client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        if not stream:
+            whole = answer.json()
+            return Seen(began, time.monotonic(), whole["assay"]["release"], whole["choices"][0]["message"]["content"])
+        events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+        assert events[-1] == "[DONE]", answer.text[-300:]
+        chunks = [json.loads(event) for event in events[:-1]]
+        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        return Seen(began, time.monotonic(), chunks[0]["assay"]["release"], text)
+
+    def promote(self, release: Digest | None, event: str = "promotion.recorded") -> None:
+        """Only the log is written: the gateway's reconciler does the rest."""
+        chain(self.line, self.product, release, event)
+        deadline = time.monotonic() + 60
+        while (route := read_routes(self.line.home).of(self.product.name)) is None or route.champion != release:
+            assert time.monotonic() < deadline, self.line.supervisor.log_tail("gateway")
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    scratch = tmp_path_factory.mktemp("gateway")
+    product = tiny_product(scratch, "swapped")
+    tiny_line.settings.products.mkdir(exist_ok=True)
+    (tiny_line.settings.products / "swapped.yaml").write_text(yaml.safe_dump(product.model_dump(mode="json")))
+    releases = []
+    for seed in (11, 12):
+        weights = tiny_adapter(tiny_line.store, tiny_base_manifest, scratch, seed)
+        release = registered(tiny_line, product, tiny_base_manifest.digest, weights)
+        tiny_line.registry.register(product.name, release, {"adapter": tiny_line.store.tree(weights)}, {})
+        releases.append(release)
+    tiny_line.supervisor.up(["gateway"], seconds=120)
+    headers = {"authorization": f"Bearer {create_key(tiny_line.home, product.tenant)}"}
+    url = f"http://127.0.0.1:{tiny_line.settings.gateway_port}"
+    with httpx.Client(base_url=url, headers=headers, timeout=300) as client:
+        yield Gateway(tiny_line, product, client, (releases[0], releases[1]))
+    tiny_line.supervisor.stop("gateway")
+
+
+@pytest.fixture
+def traffic(gateway: Gateway) -> Iterator["Traffic"]:
+    running = Traffic(gateway)
+    yield running
+    running.stop()
+
+
+class Traffic:
+    """Four clients that ask without pause, two of them streaming."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.seen: list[list[Seen]] = [[] for _ in range(4)]
+        self.errors: list[BaseException] = []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(4)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, number: int) -> None:
+        while not self.stopping.is_set():
+            try:
+                self.seen[number].append(self.gateway.ask(stream=number % 2 == 0))
+            except BaseException as error:
+                self.errors.append(error)
+                return
+
+    def wait_for_more(self, each: int = 4) -> None:
+        counts = [len(seen) for seen in self.seen]
+        deadline = time.monotonic() + 120
+        while any(len(seen) < count + each for seen, count in zip(self.seen, counts, strict=True)):
+            assert not self.errors, self.errors
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_swap_and_a_rollback_lose_no_request_and_change_once(gateway: Gateway, request: Any) -> None:
+    first, second = gateway.releases
+    texts: dict[Digest | None, str] = {}
+    for release in (None, first, second, first):
+        if release is not None:
+            gateway.promote(release)
+        texts[release] = gateway.ask().text
+        assert gateway.ask(stream=True).text == texts[release]
+    assert len(set(texts.values())) == 3
+    traffic: Traffic = request.getfixturevalue("traffic")
+    traffic.wait_for_more()
+    gateway.promote(second)
+    traffic.wait_for_more()
+    gateway.promote(first, "rollback.recorded")
+    traffic.wait_for_more()
+    traffic.stop()
+    assert traffic.errors == []
+    for seen in traffic.seen:
+        assert all(answer.text == texts[answer.release] for answer in seen)
+        changes = [b.release for a, b in pairwise(seen) if a.release != b.release]
+        assert changes == [second, first]
+    everything = sorted(answer for seen in traffic.seen for answer in seen)
+    swapped = min(answer.ended for answer in everything if answer.release == second)
+    back = min(answer.ended for answer in everything if answer.release == first and answer.began > swapped)
+    later = {answer.release for answer in everything if swapped < answer.began < back - 1}
+    assert first not in later - {second}
+
+
+def test_whole_answers_survive_a_kill_of_vllm(gateway: Gateway, tiny_vllm: VllmServer) -> None:
+    gateway.promote(gateway.releases[0])
+    before = gateway.ask().text
+    for process in psutil.process_iter():
+        if any(c.status == "LISTEN" and c.laddr.port == tiny_vllm.port for c in process.net_connections("tcp")):
+            os.kill(process.pid, signal.SIGKILL)
+    assert gateway.ask().text == before
+    assert gateway.ask(stream=True).text == before
+
+
+def test_the_registry_alias_follows_and_a_foreign_move_is_repaired(gateway: Gateway) -> None:
+    first, second = gateway.releases
+    gateway.promote(first)
+    registry, name = gateway.line.registry, gateway.product.name
+
+    def becomes(release: Digest) -> None:
+        deadline = time.monotonic() + 30
+        while registry.alias(name, "champion") != release:
+            assert time.monotonic() < deadline, gateway.line.supervisor.log_tail("gateway")
+            time.sleep(0.2)
+
+    becomes(first)
+    registry.set_alias(name, "champion", second)
+    becomes(first)
+    (repair,) = [record for record in gateway.line.log.records() if record.event == "projection.repaired"]
+    assert (repair.body["projection"], repair.body["found"]) == ("alias", second)
+
+
+def test_every_answer_left_a_trace(gateway: Gateway) -> None:
+    body = {"model": gateway.product.name, "messages": QUESTION, "max_tokens": 4}
+    answer = gateway.client.post("/v1/chat/completions", json=body).json()
+    deadline = time.monotonic() + 10
+    while (trace := gateway.line.traces.get(answer["id"])) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert trace.adapter == answer["assay"]["adapter"]
+    assert trace.completion_tokens == answer["usage"]["completion_tokens"]
+    assert Path(gateway.line.home / "traces.sqlite").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,168 @@
+"""The real vLLM on the tiny base: right adapter for every answer, clear refusals, up again after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from data_contracts.digests import Digest
+from data_contracts.errors import Missing, Refused, Tampered
+from data_contracts.manifests import BaseManifest
+from pipelines.wiring import Line
+from resources.adapters import served_name
+from resources.vllm_server import VllmServer
+from tests.support.adapters import tiny_adapter
+from tests.support.leaks import asking, leaks
+from tests.support.ports import free_ports
+
+PROMPTS = ["hello", "what is my balance?", "cancel it"]
+
+
+@pytest.fixture(scope="module")
+def adapters(
+    tiny_line: Line, tiny_base_manifest: BaseManifest, tmp_path_factory: pytest.TempPathFactory
+) -> list[Digest]:
+    scratch = tmp_path_factory.mktemp("adapters")
+    return [tiny_adapter(tiny_line.store, tiny_base_manifest, scratch, seed) for seed in range(7)]
+
+
+def test_base_and_as_many_adapters_as_fit_never_answer_for_each_other(
+    tiny_vllm: VllmServer, adapters: list[Digest]
+) -> None:
+    subjects = [tiny_vllm.base_name(), *(tiny_vllm.ensure_loaded(weights) for weights in adapters[:4])]
+    assert leaks(asking(tiny_vllm.url()), subjects, PROMPTS) == []
+
+
+@pytest.mark.drill
+def test_the_check_catches_a_server_without_the_guard(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, adapters: list[Digest]
+) -> None:
+    with unguarded(tiny_line, slots=2) as url:
+        for weights in adapters[:2]:
+            body = {"lora_name": served_name(weights), "lora_path": str(tiny_line.store.tree(weights))}
+            httpx.post(f"{url}/load_lora_adapter", json=body, timeout=60).raise_for_status()
+        base = f"base-{tiny_base_manifest.digest.removeprefix('sha256:')}"
+        wrong = leaks(asking(url), [base, *map(served_name, adapters[:2])], PROMPTS)
+    assert set(wrong) == {base}
+
+
+def test_the_guard_refuses_requests_for_the_base_and_closes_other_paths(
+    tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest
+) -> None:
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        asking(tiny_vllm.url())(f"base-{tiny_base_manifest.digest.removeprefix('sha256:')}", "hello")
+    root = tiny_vllm.url().removesuffix("/v1")
+    for path in ("/invocations", "/v1/responses", "/pause", "/v1/messages"):
+        assert httpx.post(root + path, json={"model": "x"}).status_code == 404
+
+
+def test_adapters_beyond_the_slots_push_out_the_longest_unused_never_the_base(
+    tiny_vllm: VllmServer, adapters: list[Digest]
+) -> None:
+    ask = asking(tiny_vllm.url())
+    alone = {}
+    for weights in adapters:
+        alone[weights] = ask(tiny_vllm.ensure_loaded(weights), "hello")
+        assert len(tiny_vllm.loaded()) <= 5
+    assert tiny_vllm.loaded() == sorted([tiny_vllm.base_name(), *map(served_name, adapters[3:])])
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        ask(served_name(adapters[0]), "hello")
+    assert ask(tiny_vllm.ensure_loaded(adapters[0]), "hello") == alone[adapters[0]]
+    assert len(set(alone.values())) == len(adapters)
+
+
+def test_a_name_never_binds_other_bytes(tiny_line: Line, tiny_vllm: VllmServer, adapters: list[Digest]) -> None:
+    name = tiny_vllm.ensure_loaded(adapters[0])
+    load = f"{tiny_vllm.url()}/load_lora_adapter"
+    other = {"lora_name": name, "lora_path": str(tiny_line.store.tree(adapters[1]))}
+    assert httpx.post(load, json=other).status_code == 409
+    assert httpx.post(load, json=other | {"load_inplace": True}).status_code == 400
+
+
+def test_adapters_that_do_not_fit_are_refused_with_the_reason(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    def refused(reason: str, **config: object) -> None:
+        with pytest.raises(Refused, match=reason):
+            tiny_vllm.ensure_loaded(tiny_adapter(tiny_line.store, tiny_base_manifest, tmp_path, 1, **config))
+
+    refused("trained on base", base_model_name_or_path="sha256:" + "0" * 64)
+    refused("rank 32", r=32)
+    refused("replaces whole modules", modules_to_save=["lm_head"])
+    refused("DoRA", use_dora=True)
+
+
+def test_one_changed_byte_stops_an_adapter(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    weights = tiny_adapter(tiny_line.store, tiny_base_manifest, tmp_path, 99)
+    file = tiny_line.store.tree(weights) / "adapter_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(Tampered):
+        tiny_vllm.ensure_loaded(weights)
+    with pytest.raises(Missing):
+        tiny_vllm.ensure_loaded("sha256:" + "1" * 64)
+
+
+def test_a_killed_server_comes_back_and_takes_its_adapters_again(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, adapters: list[Digest]
+) -> None:
+    ask = asking(tiny_vllm.url())
+    before = ask(tiny_vllm.ensure_loaded(adapters[0]), "hello")
+    os.kill(listener(tiny_vllm.port), signal.SIGKILL)
+    tiny_vllm.ensure_running(tiny_base_manifest)
+    assert tiny_vllm.loaded() == [tiny_vllm.base_name()]
+    assert ask(tiny_vllm.ensure_loaded(adapters[0]), "hello") == before
+
+
+def listener(port: int) -> int:
+    """Process that listens on a port."""
+    return next(
+        process.pid
+        for process in psutil.process_iter()
+        if any(c.status == "LISTEN" and c.laddr.port == port for c in process.net_connections("tcp"))
+    )
+
+
+@contextmanager
+def unguarded(line: Line, slots: int) -> Iterator[str]:
+    """The same vLLM as ours, but without the guard: the base answers without an adapter, and no slot stays empty."""
+    plan = json.loads((line.home / "serve" / "plan.json").read_text())
+    argv, port = list(plan["argv"]), free_ports(1)[0]
+    at = argv.index("--middleware")
+    del argv[at : at + 2]
+    at = argv.index("--lora-modules")
+    del argv[at : at + 2]
+    argv[argv.index("--port") + 1] = str(port)
+    argv[argv.index("--max-loras") + 1] = str(slots)
+    with (line.home / "logs" / "unguarded.log").open("wb") as output:
+        server = subprocess.Popen(
+            argv, env=os.environ | plan["env"], stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 200
+            while not answers(port):
+                assert server.poll() is None, f"vLLM stopped: see {output.name}"
+                assert time.monotonic() < deadline, "vLLM did not start"
+                time.sleep(0.3)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

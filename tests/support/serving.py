@@ -1,0 +1,210 @@
+"""Releases as the audit log holds them, without training or review; and a stand-in for vLLM that answers at once."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.errors import Refused
+from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest, SignedHead
+from pipelines.recipes.product import Product
+from resources.adapters import served_name
+from resources.artifact_store import FsspecArtifactStore
+from resources.audit_log import FileAuditLog
+from resources.locks import FileLocks
+from resources.traces import SqliteTraceStore
+from tests.support.ports import free_ports
+from tests.support.tiny import CHATML
+
+ANY = sha256_bytes(b"not looked at")
+
+
+def tiny_product(folder: Path, name: str = "billing", tenant: str = "acme") -> Product:
+    """A product with the plain ChatML template, which lies in ``folder``."""
+    template = folder / "chatml.jinja"
+    template.parent.mkdir(parents=True, exist_ok=True)
+    template.write_text(CHATML)
+    return Product(
+        name=name,
+        tenant=tenant,
+        description="a product for tests",
+        sources=({"url": "generated://none", "contract": "none"},),
+        data_policy="none",
+        recipe="none",
+        template=str(template),
+        suites=("none",),
+        gate_policy="none",
+    )
+
+
+def registered(parts: Any, product: Product, base: Digest, weights: Digest) -> Digest:
+    """A release of this adapter that was registered and approved, by the log."""
+    template = parts.store.put_bytes(product.file("template", product.template).read_bytes())
+    model = ModelManifest(
+        product=product.name,
+        base=base,
+        template=template,
+        weights=weights,
+        method="lora",
+        rank=4,
+        checkpoint=ANY,
+        datasets=(),
+        recipe=ANY,
+        licences=(),
+        synthetic_share=1,
+        action_key=ANY,
+    )
+    release = ReleaseManifest(
+        product=product.name,
+        tenant=product.tenant,
+        environment=product.environment,
+        model=parts.store.put_manifest(model),
+        weights=weights,
+        base=base,
+        template=template,
+        verdict=ANY,
+        card=ANY,
+        card_diff=ANY,
+        policy=ANY,
+        serving_config=ANY,
+        displaced_champion=None,
+        log_head=SignedHead(sequence=-1, head=ANY, signature=""),
+        action_key=ANY,
+    )
+    digest: Digest = parts.store.put_manifest(release)
+    for event in ("release.registered", "approval.accepted"):
+        parts.log.append(event, product.name, {"release": digest, "environment": product.environment}, actor="test")
+    return digest
+
+
+def chain(parts: Any, product: Product, release: Digest | None, event: str = "promotion.recorded") -> None:
+    """Record that this release is live from now on."""
+    parts.log.append(event, product.name, {"release": release, "environment": product.environment}, actor="test")
+
+
+@dataclass
+class FakeRegistry:
+    aliases: dict[str, Digest | None] = field(default_factory=dict)
+    down: bool = False
+
+    def alias(self, product: str, name: str) -> Digest | None:
+        if self.down:
+            raise ConnectionError("the registry is down")
+        return self.aliases.get(product)
+
+    def set_alias(self, product: str, name: str, release: Digest | None) -> None:
+        self.aliases[product] = release
+
+
+class FakeVllm:
+    """A model server over HTTP whose answers name the adapter they came from. ``hold`` delays each answer, seconds."""
+
+    def __init__(self, base: BaseManifest) -> None:
+        self.served = base
+        self.port = free_ports(1)[0]
+        self.names = {"adapter-zero"}
+        self.refuses: set[Digest] = set()
+        self.asked: list[dict[str, Any]] = []
+        self.loads: list[Digest] = []
+        self.breaks = 0
+        """How many streams to cut off after their second chunk."""
+
+    def ensure_running(self, base: BaseManifest) -> None:
+        self.served = base
+
+    def ensure_loaded(self, weights: Digest) -> str:
+        if weights in self.refuses:
+            raise Refused(f"adapter {weights} was trained on another base")
+        self.loads.append(weights)
+        self.names.add(served_name(weights))
+        return served_name(weights)
+
+    def base(self) -> BaseManifest | None:
+        return self.served
+
+    def base_name(self) -> str:
+        return "adapter-zero"
+
+    def loaded(self) -> list[str]:
+        return sorted(self.names)
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append(body)
+        if body["model"] not in self.names:
+            return JSONResponse({"error": {"message": "no such adapter", "code": 404}}, status_code=404)
+        if body["messages"][-1]["content"] == "too long":
+            return JSONResponse({"error": {"message": "the prompt is too long", "code": 400}}, status_code=400)
+        trace = f"chatcmpl-{request.headers['x-request-id']}"
+        text = json.dumps({"reply": body["model"]})
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        whole = {"id": trace, "object": "chat.completion", "created": 1, "model": body["model"]}
+        if not body["stream"]:
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            return JSONResponse(whole | {"choices": [choice], "usage": usage})
+        breaking = self.breaks > 0
+        self.breaks -= breaking
+        return StreamingResponse(_events(whole, text, usage, breaking), media_type="text/event-stream")
+
+
+async def _events(whole: dict[str, Any], text: str, usage: dict[str, int], breaking: bool) -> Any:
+    def event(choices: list[Any], **more: Any) -> str:
+        return f"data: {json.dumps(whole | {'object': 'chat.completion.chunk', 'choices': choices} | more)}\n\n"
+
+    yield event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+    half = len(text) // 2
+    yield event([{"index": 0, "delta": {"content": text[:half]}, "finish_reason": None}])
+    if breaking:
+        raise ConnectionAbortedError
+    yield event([{"index": 0, "delta": {"content": text[half:]}, "finish_reason": "stop"}])
+    yield event([], usage=usage)
+    yield "data: [DONE]\n\n"
+
+
+@contextmanager
+def running(app: FastAPI, port: int) -> Iterator[str]:
+    """Serve an application on a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@contextmanager
+def fake_vllm(server: FakeVllm) -> Iterator[FakeVllm]:
+    app = FastAPI()
+    app.add_api_route("/v1/chat/completions", server.chat, methods=["POST"], response_model=None)
+    with running(app, server.port):
+        yield server
+
+
+class FakeParts:
+    """Real store, log, locks and traces in a folder; a registry in memory; any model server."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.store = FsspecArtifactStore(str(home / "store"), home / "cache")
+        self.log = FileAuditLog(home / "chain", home / "keys" / "log_ed25519")
+        self.log.signer_line()
+        self.locks = FileLocks(home / "locks")
+        self.traces = SqliteTraceStore(home / "traces.sqlite")
+        self.registry = FakeRegistry()
+        self.base = BaseManifest(name="b", source="folder", licence="none", tree=ANY, parameters=1)
+        self.store.put_manifest(self.base)
+        self.server: Any = FakeVllm(self.base)
