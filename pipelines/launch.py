@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_contracts.errors import AssayError
+from resources.programs import prepare_dagster_home
 
 # 2026-01-31 12:00:00 +0000 - dagster - INFO - __ASSET_JOB - <run id> - [<pid> -] <step> - [<event> -] <message>
 _LINE = re.compile(
@@ -28,6 +29,7 @@ def materialize(selection: str, product: str, home: Path, say: Callable[[str], N
 
     Ctrl-C goes to the run, which writes a checkpoint first; doing the same again goes on from there.
     """
+    prepare_dagster_home(home)
     log = home / "logs" / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "pipelines.definitions"]
