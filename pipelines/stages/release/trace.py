@@ -17,7 +17,7 @@ _COUNTED_TRACES = 100_000
 
 
 class DataStage(Frozen):
-    digest: Digest
+    data_set: Digest
     stage: str
     rows: int
     root: Digest
@@ -136,7 +136,7 @@ def _provenance(parts: Parts, digest: Digest) -> Provenance:
 
 def _stage(digest: Digest, manifest: DatasetManifest) -> DataStage:
     return DataStage(
-        digest=digest,
+        data_set=digest,
         stage=manifest.stage,
         rows=manifest.counts.rows_out,
         root=manifest.root,

@@ -1,0 +1,85 @@
+"""From an answer to its sources, and from a row to the answers it went into."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from data_contracts.errors import Missing
+from data_contracts.manifests import ReleaseManifest
+from data_contracts.traces import Trace
+from pipelines.stages.release.trace import AnswerTrace, RowTrace, trace
+from tests.support.line import NAME, SmallLine
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> tuple[SmallLine, ReleaseManifest]:
+    line = SmallLine(tmp_path_factory.mktemp("line"))
+    release = line.live()
+    for name, answered in (("one", release.digest), ("two", release.digest), ("base", None)):
+        line.parts.traces.add(
+            Trace(
+                trace_id=name,
+                time=datetime.now(UTC),
+                tenant="demo",
+                product=NAME,
+                route="champion",
+                release=answered,
+                base=release.base,
+                adapter=release.weights if answered else None,
+                template=release.template,
+                status=200,
+                prompt_chars=3,
+                prompt_tokens=1,
+                completion_tokens=1,
+                latency_ms=1,
+                json_valid=True,
+            )
+        )
+    assert line.parts.traces.flush()
+    return line, release
+
+
+def test_an_answer_leads_to_its_release_model_checkpoint_data_and_sources(place):
+    line, release = place
+    found = trace(line.parts, "one")
+    assert isinstance(found, AnswerTrace)
+    came_from = found.provenance
+    assert came_from is not None
+    assert (came_from.release, came_from.model, came_from.live) == (release.digest, release.model, True)
+    assert came_from.checkpoints == (line.model_of(release).checkpoint,)
+    assert [stage.data_set for stage in came_from.data] == [line.splits.digest, line.raw.digest]
+    assert came_from.data[-1].sources == ("generated://small",)
+
+
+def test_an_answer_of_the_base_has_no_release_behind_it(place):
+    found = trace(place[0].parts, "base")
+    assert isinstance(found, AnswerTrace)
+    assert found.provenance is None
+
+
+def test_a_raw_row_leads_to_what_was_made_of_it_and_to_the_answers(place):
+    line, release = place
+    row = line.parts.datasets.names(line.raw.root)[0][0]
+    found = trace(line.parts, row)
+    assert isinstance(found, RowTrace)
+    assert (found.ledger.licence, found.erased, found.parents) == ("CC0-1.0", False, ())
+    (child,) = found.children
+    assert {stage.data_set for stage in found.data} == {line.raw.digest, line.splits.digest}
+    assert found.checkpoints == (line.model_of(release).checkpoint,)
+    (use,) = found.releases
+    assert (use.release, use.live, use.answers) == (release.digest, True, 2)
+
+    back = trace(line.parts, child)
+    assert isinstance(back, RowTrace)
+    assert back.parents == (row,)
+    assert [stage.data_set for stage in back.data] == [line.splits.digest]
+    assert back.releases == found.releases
+    assert "row 1" not in str(found.payload())
+
+
+def test_what_is_neither_answer_nor_row(place):
+    line, _ = place
+    with pytest.raises(Missing, match="no answer has the trace id nobody"):
+        trace(line.parts, "nobody")
+    with pytest.raises(Missing, match="the ledger has no row"):
+        trace(line.parts, "sha256:" + "0" * 64)
