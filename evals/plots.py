@@ -1,4 +1,4 @@
-"""Figures of the report: the gate as a forest plot, the training curves. Drawn without a display, the same each time."""
+"""Figures of the report: the gate as a forest plot, the training curves. Drawn without a display, reproducibly."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -47,13 +47,13 @@ def forest(criteria: Sequence[CriterionResult]) -> Figure:
 
 
 def curves(stages: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
-    """Loss over steps, a panel for each training stage. Rows: {step, loss, eval_loss}; a missing value is skipped."""
+    """Loss over steps, a panel for each training stage. Rows: {step, loss, validation_loss, ...}, values may miss."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(6.4, 2.6))
     for place, (stage, rows) in enumerate(stages.items(), start=1):
         axes = canvas.add_subplot(1, len(stages), place)
-        for field, colour in (("loss", "#0969da"), ("eval_loss", "#bf3989")):
+        for field, colour in (("loss", "#0969da"), ("validation_loss", "#bf3989")):
             points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=field.replace("_", " "))

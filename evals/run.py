@@ -129,7 +129,8 @@ def _by_answer(
     """Ask for answers and score them. The texts go to the store as one blob and nowhere else."""
     items = read_items(suite.data_path(), CallItem)
     template = _template(parts, product, subject.template)
-    questions = {item.id: subject.decoding.request(name, template, item) for item in items}
+    neighbours = sorted(items, key=lambda item: item.tools)  # equal tool lists follow each other: one cached prefix
+    questions = {item.id: subject.decoding.request(name, template, item) for item in neighbours}
     texts = chat.ask_all(parts.server.url(), questions, _progress(suite, subject, len(items)))
     scored = tuple(
         ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics))

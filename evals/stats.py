@@ -6,6 +6,7 @@ Items of one cluster (a persona, a topic) are not independent, so clusters are w
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 MIN_CLUSTERS = 8
@@ -73,7 +74,7 @@ def cluster_interval(
     Raises `StatsError` below `MIN_CLUSTERS` clusters.
     """
     import numpy as np
-    from scipy import stats
+    from scipy.special import stdtrit
 
     groups = _by_cluster(differences)
     k = len(groups)
@@ -88,7 +89,7 @@ def cluster_interval(
         return Interval(estimate, max(-1.0, estimate - reach), min(1.0, estimate + reach))
     drawn = np.random.default_rng(seed).integers(k, size=(resamples, k))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    tail = float(stats.norm.cdf(math.sqrt(k / (k - 1)) * stats.t.ppf(tail, k - 1)))
+    tail = NormalDist().cdf(math.sqrt(k / (k - 1)) * float(stdtrit(k - 1, tail)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
@@ -124,10 +125,8 @@ def wilson(scores: Sequence[Score], confidence: float = 0.95) -> Interval:
 
     For scores between 0 and 1 it is too wide, never too narrow, as their variance is at most p(1 - p).
     """
-    from scipy import stats
-
     n, p = len(scores), mean(scores)
-    z = float(stats.norm.ppf(1 - (1 - confidence) / 2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Interval(p, min(p, max(0.0, centre - reach)), max(p, min(1.0, centre + reach)))

@@ -67,7 +67,8 @@ ItemT = TypeVar("ItemT", CallItem, ChoiceItem)
 
 
 class Suite(Frozen):
-    """``lm_eval`` is a task in lm-eval's own format, for suites that lm-eval runs; the data set is filled in here."""
+    """``headline`` is the metric that stands for the suite. ``lm_eval`` is a task in lm-eval's own format, for suites
+    that lm-eval runs; the data set is filled in when it runs."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")
     layer: Layer
@@ -79,7 +80,14 @@ class Suite(Frozen):
     origin: Literal["hand-written"]
     data: str
     metrics: tuple[str, ...] = Field(min_length=1)
+    headline: str
     lm_eval: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _headline_is_measured(self) -> "Suite":
+        if self.headline not in self.metrics:
+            raise ValueError(f"the headline {self.headline} is none of the metrics")
+        return self
 
     def data_path(self) -> Path:
         return ROOT / self.data
