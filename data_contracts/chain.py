@@ -97,17 +97,6 @@ def live_releases(records: Iterable[AuditRecord]) -> Mapping[tuple[str, str], Di
     return live
 
 
-def promotion_history(records: Iterable[AuditRecord], product: str, environment: str) -> list[Digest | None]:
-    """Releases that were live, oldest first; ``None`` stands for the base model."""
-    return [
-        None if record.body["release"] is None else str(record.body["release"])
-        for record in records
-        if record.event in ("promotion.recorded", "rollback.recorded")
-        and record.product == product
-        and record.body["environment"] == environment
-    ]
-
-
 def live_stack(records: Iterable[AuditRecord], product: str, environment: str) -> list[Digest | None]:
     """What is live (last) and what each rollback would go back to; the base model, ``None``, is always first.
 

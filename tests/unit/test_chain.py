@@ -11,7 +11,7 @@ from data_contracts.chain import (
     check_chain,
     head_at,
     live_releases,
-    promotion_history,
+    live_stack,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,5 +84,6 @@ def test_what_is_live_is_what_the_newest_promotion_or_rollback_says():
         update={"event": "rollback.recorded", "body": {"environment": "production", "release": None}}
     )
     assert live_releases([*records, back]) == {}
-    assert promotion_history([*records, back], "p", "production") == [first, second, None]
-    assert promotion_history(records, "p", "staging") == []
+    assert live_stack(records, "p", "production") == [None, first, second]
+    assert live_stack([*records, back], "p", "production") == [None]
+    assert live_stack(records, "p", "staging") == [None]

@@ -66,9 +66,12 @@ def pending(parts: Parts) -> list[Approval]:
     found: list[Approval] = []
     for path in sorted(_inbox(parts).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         try:
-            found.append(Approval.model_validate_json(path.read_bytes()))
+            approval = Approval.model_validate_json(path.read_bytes())
         except ValidationError:
             _set_aside(parts, path, "not an approval: the file cannot be read as one")
+            continue
+        path.replace(_in_inbox(parts, approval))  # one that was copied here under another name
+        found.append(approval)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_contracts.chain import AuditRecord, live_releases, promotion_history
+from data_contracts.chain import AuditRecord, live_stack
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused, Tampered
 from data_contracts.frozen import Frozen
@@ -50,10 +50,9 @@ class RouteTable(Frozen):
 def champion_and_previous(
     records: Sequence[AuditRecord], product: str, environment: str
 ) -> tuple[Digest | None, Digest | None]:
-    """The live release by the audit log, and the last other one that was live before it."""
-    champion = live_releases(records).get((product, environment))
-    history = promotion_history(records, product, environment)
-    return champion, next((release for release in reversed(history) if release != champion), None)
+    """The live release by the audit log, and the one that a rollback leads to."""
+    stack = live_stack(records, product, environment)
+    return stack[-1], stack[-2] if len(stack) > 1 else None
 
 
 def project(records: Sequence[AuditRecord], products: Iterable[Product]) -> RouteTable:
