@@ -67,7 +67,6 @@ class VllmServer:
         self.start_seconds = start_seconds
         self.progress = progress
         self.locks = FileLocks(home)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=httpx.Timeout(150, connect=5))
 
     def ensure_running(self, base: BaseManifest) -> None:
         """Serve this base, verified; another one that runs is stopped first. Returns when it answers.
@@ -170,7 +169,7 @@ class VllmServer:
 
     def _answers_for(self, base: Digest) -> bool:
         try:
-            cards = self.client.get("/v1/models", timeout=5).json()["data"]
+            cards = self._request("GET", "/v1/models", timeout=5).json()["data"]
         except (httpx.HTTPError, ValueError, KeyError):
             return False
         return any(card["id"] == f"base-{hex_of(base)}" for card in cards)
@@ -191,9 +190,13 @@ class VllmServer:
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            return self.client.request(method, path, **request)
+            return self._request(method, path, timeout=httpx.Timeout(150, connect=5), **request)
         except httpx.HTTPError as error:
             raise Unavailable(f"vLLM at {self.url()} cannot be reached: {error}") from error
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Plain HTTP on this machine: no proxy, no certificates to read."""
+        return httpx.request(method, f"http://127.0.0.1:{self.port}{path}", trust_env=False, verify=False, **request)
 
 
 def _allowed_rank(rank: int) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import psutil
 import pytest
 import yaml
 
@@ -157,12 +156,12 @@ def test_a_swap_and_a_rollback_lose_no_request_and_change_once(gateway: Gateway,
     assert first not in later - {second}
 
 
-def test_whole_answers_survive_a_kill_of_vllm(gateway: Gateway, tiny_vllm: VllmServer) -> None:
+def test_whole_answers_survive_a_kill_of_vllm(gateway: Gateway) -> None:
     gateway.promote(gateway.releases[0])
     before = gateway.ask().text
-    for process in psutil.process_iter():
-        if any(c.status == "LISTEN" and c.laddr.port == tiny_vllm.port for c in process.net_connections("tcp")):
-            os.kill(process.pid, signal.SIGKILL)
+    killed = gateway.line.supervisor.pid("vllm")
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
     assert gateway.ask().text == before
     assert gateway.ask(stream=True).text == before
 

@@ -119,19 +119,16 @@ def test_a_killed_server_comes_back_and_takes_its_adapters_again(
 ) -> None:
     ask = asking(tiny_vllm.url())
     before = ask(tiny_vllm.ensure_loaded(adapters[0]), "hello")
-    os.kill(listener(tiny_vllm.port), signal.SIGKILL)
+    killed = tiny_line.supervisor.pid("vllm")
+    assert killed is not None
+    children = psutil.Process(killed).children(recursive=True)
+    os.kill(killed, signal.SIGKILL)
     tiny_vllm.ensure_running(tiny_base_manifest)
     assert tiny_vllm.loaded() == [tiny_vllm.base_name()]
     assert ask(tiny_vllm.ensure_loaded(adapters[0]), "hello") == before
-
-
-def listener(port: int) -> int:
-    """Process that listens on a port."""
-    return next(
-        process.pid
-        for process in psutil.process_iter()
-        if any(c.status == "LISTEN" and c.laddr.port == port for c in process.net_connections("tcp"))
-    )
+    assert tiny_line.supervisor.pid("vllm") != killed
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == [], "the engine of the killed server still runs"
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class Gateway:
             except Exception:
                 log.exception("reconciling failed; trying again in %g seconds", seconds)
             with contextlib.suppress(AssayError):
-                self.view.refresh(again=True)
+                await asyncio.to_thread(self.view.refresh, True)
             await asyncio.sleep(seconds)
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -26,10 +27,11 @@ class Upstream:
             timeout=httpx.Timeout(300, connect=5, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
+            verify=False,  # plain HTTP on this machine: no certificates to read
         )
         self._names: dict[Digest | None, str] = {}
         self._healing = asyncio.Lock()
-        self._healed = 0
+        self._healed: Counter[Digest | None] = Counter()
 
     async def whole(self, goal: Target, request: Mapping[str, Any], trace_id: str) -> httpx.Response:
         """The complete answer, whatever its status. Raises `Unavailable`."""
@@ -48,7 +50,7 @@ class Upstream:
     async def _ask(
         self, goal: Target, request: Mapping[str, Any], trace_id: str, stream: bool
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
-        seen = self._healed
+        seen = self._healed[goal.adapter]
         try:
             response, lines = await self._once(goal, request, trace_id, stream)
             if response.status_code != 404:
@@ -88,20 +90,20 @@ class Upstream:
 
     async def _served(self, goal: Target) -> str:
         if goal.adapter not in self._names:
-            await self._heal(goal, self._healed)
+            await self._heal(goal, self._healed[goal.adapter])
         return self._names[goal.adapter]
 
     async def _heal(self, goal: Target, seen: int) -> None:
         """Have the base served and the adapter loaded. Requests that failed together heal once."""
         async with self._healing:
-            if self._healed != seen and goal.adapter in self._names:
+            if self._healed[goal.adapter] != seen:
                 return
             try:
                 name = await asyncio.wait_for(asyncio.to_thread(self._load, goal), HEAL_SECONDS)
             except TimeoutError as error:
                 raise Unavailable("the model server is starting") from error
             self._names[goal.adapter] = name
-            self._healed += 1
+            self._healed[goal.adapter] += 1
 
     def _load(self, goal: Target) -> str:
         server = self.parts.server
