@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """Adapters that vLLM has memory for: one stays empty, one is the base's adapter of zeros."""
     serve_max_rank: int = Field(default=16, ge=1, le=512)
     serve_max_model_len: int = Field(default=2048, ge=256)
-    reconcile_seconds: float = 5
+    reconcile_seconds: float = 5.0
     """How often the gateway makes loaded adapters, registry alias and routes equal to the audit log."""
     gateway_port: int = 8100
     vllm_port: int = 8101
