@@ -1,0 +1,160 @@
+"""The whole evaluation on a real vLLM with the tiny base: every item is asked, scored and remembered."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_contracts.digests import sha256_bytes
+from data_contracts.errors import Refused, Unavailable
+from data_contracts.manifests import BaseManifest, ModelManifest
+from data_contracts.verdicts import EvalResult
+from evals import lm_harness
+from evals.run import NO_TEMPLATE, evaluate_layer
+from evals.suite import load_suite
+from pipelines.recipes.product import Product
+from pipelines.wiring import Line
+from resources.vllm_server import VllmServer
+from tests.support.adapters import tiny_adapter
+
+ANY = sha256_bytes(b"any")
+COMMON = {"description": "d", "unit": "item", "cluster": "c", "direction": "higher-is-better", "licence": "none"}
+PROBE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{text}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{answer}}",
+    "target_delimiter": " ",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ragas imports deprecated parts of others
+
+
+def write_suite(folder: Path, name: str, items: list[dict[str, object]], **fields: object) -> str:
+    data = folder / f"{name}.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items))
+    suite = folder / f"{name}.yaml"
+    suite.write_text(yaml.safe_dump(COMMON | fields | {"name": name, "origin": "hand-written", "data": str(data)}))
+    return str(suite)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
+    folder = tmp_path_factory.mktemp("suites")
+    calls = [
+        {
+            "id": f"call-{n}",
+            "cluster": f"c{n}",
+            "text": f"Show INV-{n}.",
+            "tools": ["get_invoice", "apply_coupon"],
+            "expect": "call",
+            "tool": "get_invoice",
+            "arguments": {"invoice_id": f"INV-{n}"},
+        }
+        for n in range(6)
+    ]
+    choices = [
+        {"id": f"choice-{n}", "cluster": f"c{n}", "text": f"{n} and", "choices": list("abcd"), "answer": n % 4}
+        for n in range(5)
+    ]
+    metrics = ["json_valid", "exact", "ragas_tool_call_accuracy"]
+    return Product(
+        name="tiny",
+        tenant="demo",
+        description="a product for tests",
+        sources=({"url": "generated://none", "contract": "none"},),
+        data_policy="none",
+        recipe="none",
+        template="billing-assistant",
+        suites=(
+            write_suite(folder, "calls", calls, layer="product", metrics=metrics, headline="exact"),
+            write_suite(folder, "choices", choices, layer="general", metrics=["acc"], headline="acc", lm_eval=PROBE),
+        ),
+        gate_policy="none",
+        serving={"max_tokens": 48},
+    )
+
+
+@pytest.fixture(scope="module")
+def model(
+    tiny_line: Line, tiny_base_manifest: BaseManifest, product: Product, tmp_path_factory: pytest.TempPathFactory
+) -> ModelManifest:
+    return ModelManifest(
+        product=product.name,
+        base=tiny_base_manifest.digest,
+        template=product.template_digest(),
+        weights=tiny_adapter(tiny_line.store, tiny_base_manifest, tmp_path_factory.mktemp("adapter"), seed=70),
+        method="lora",
+        rank=4,
+        checkpoint=ANY,
+        datasets=(),
+        recipe=ANY,
+        licences=(),
+        synthetic_share=0.0,
+        action_key=ANY,
+    )
+
+
+class NoServer:
+    """Answers nothing: whoever needs it fails."""
+
+    def __getattr__(self, name: str) -> Iterator[None]:
+        raise AssertionError(f"the server was asked for {name}")
+
+
+class Remembering:
+    def __init__(self, line: Line) -> None:
+        self.store, self.server = line.store, NoServer()
+
+
+def test_calls_are_asked_scored_and_remembered(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product, model: ModelManifest
+) -> None:
+    layer, hit = evaluate_layer(tiny_line, product, "product", tiny_base_manifest, model, None)
+    assert not hit
+    assert set(layer.results) == {"calls/base", "calls/candidate"}
+    base, candidate = (
+        tiny_line.store.get_manifest(layer.results[f"calls/{s}"], EvalResult) for s in ("base", "candidate")
+    )
+    assert (base.artifact, candidate.artifact) == (tiny_base_manifest.digest, model.weights)
+    assert [score.item for score in candidate.items] == [f"call-{n}" for n in range(6)]
+    assert base.decoding != candidate.decoding
+    assert candidate.engine.startswith("vllm ")
+    assert base.samples is not None
+    # Random weights under the schema write JSON of the right form, unless they run out of tokens.
+    texts = tiny_line.store.get_json(base.samples)
+    assert all(text.startswith(('{"tool": "', '{"reply": "')) for text in texts.values())
+    assert evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, None) == (layer, True)
+
+
+def test_lm_eval_scores_every_item_on_the_served_model(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product, model: ModelManifest
+) -> None:
+    layer, hit = evaluate_layer(tiny_line, product, "general", tiny_base_manifest, model, None)
+    assert not hit
+    for subject in ("base", "candidate"):
+        result = tiny_line.store.get_manifest(layer.results[f"choices/{subject}"], EvalResult)
+        assert [score.item for score in result.items] == [f"choice-{n}" for n in range(5)]
+        assert {score.scores["acc"] for score in result.items} <= {0.0, 1.0}
+        assert result.template == NO_TEMPLATE
+        assert "lm-eval 0.4" in result.engine
+    assert evaluate_layer(Remembering(tiny_line), product, "general", tiny_base_manifest, model, None) == (layer, True)
+
+
+def test_a_model_of_another_base_is_refused(
+    tiny_line: Line, tiny_base_manifest: BaseManifest, product: Product, model: ModelManifest
+) -> None:
+    stranger = model.model_copy(update={"base": ANY})
+    with pytest.raises(Refused, match="was made for base"):
+        evaluate_layer(tiny_line, product, "product", tiny_base_manifest, stranger, None)
+
+
+def test_a_failing_lm_eval_says_why(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product
+) -> None:
+    suite = load_suite(Path(product.suites[1]))
+    with pytest.raises(Unavailable, match="lm-eval failed on suite choices"):
+        lm_harness.item_scores(suite, tiny_vllm.url(), "nobody", tiny_line.store.tree(tiny_base_manifest.tree))
