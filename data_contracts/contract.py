@@ -205,12 +205,16 @@ def load_contract(path: Path) -> DataContract:
     try:
         contract = DataContract.model_validate(values | {"table": tables[0]})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        where = where.replace("table", "schema.0", 1).replace("terms", "customProperties", 1)
-        raise BadInput(f"data contract {path}: {where or 'contract'}: {first['msg']}") from error
+        faults = (f"{_place(each['loc'])}: {each['msg']}" for each in error.errors())
+        raise BadInput(f"data contract {path}: {'; '.join(faults)}") from error
     _compile_patterns(contract, path)
     return contract
+
+
+def _place(steps: tuple[int | str, ...]) -> str:
+    """Where a fault lies, in the words of the file."""
+    first = {"table": ["schema", "0"], "terms": ["customProperties"]}
+    return ".".join([*first.get(str(steps[0]), [str(steps[0])]), *map(str, steps[1:])]) if steps else "contract"
 
 
 def _compile_patterns(contract: DataContract, path: Path) -> None:

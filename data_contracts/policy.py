@@ -112,9 +112,8 @@ def load_policy(path: Path) -> DataPolicy:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"data policy {path} cannot be read: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "policy"
-        raise BadInput(f"data policy {path}: {where}: {first['msg']}") from error
+        faults = (f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in error.errors())
+        raise BadInput(f"data policy {path}: {'; '.join(faults)}") from error
 
 
 def _block(code: str, reason: str) -> Decision:

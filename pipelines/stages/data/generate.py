@@ -120,9 +120,10 @@ def _planted(rows: list[Row]) -> Iterator[Row]:
     """Rows for the gates: copies, near copies, an evaluation item, bad licence, no consent, a broken contract."""
     for index in range(6):
         yield rows[index * 20] | {"id": f"x{index:04}"}
-    for index in range(6):
-        source = rows[index * 20 + 3]
-        (asked, answer) = source["messages"]
+    # One more word leaves only a long question nearly the same, and scrubbing gives each row stand-ins of its own.
+    impersonal = [row for row in rows if not _names_somebody(row["messages"][0]["content"])]
+    for index, source in enumerate(sorted(impersonal, key=lambda row: -len(row["messages"][0]["content"]))[:6]):
+        asked, answer = source["messages"]
         yield source | {"id": f"n{index:04}", "messages": [asked | {"content": asked["content"] + " Ok?"}, answer]}
     call = _json_call("get_invoice", {"invoice_id": "INV-2207"})
     tools = ["list_payments", "get_invoice", "cancel_subscription", "send_receipt"]
@@ -132,6 +133,11 @@ def _planted(rows: list[Row]) -> Iterator[Row]:
     yield fine | {"id": "b0001", "customer": "customer-b0001", "licence": "CC-BY-NC-4.0"}
     yield fine | {"id": "b0002", "customer": "customer-b0002", "consent": ""}
     yield fine | {"id": "b0003", "customer": "", "channel": "pigeon"}
+
+
+def _names_somebody(question: str) -> bool:
+    pools = phrases()["slots"]
+    return any(word in question for word in ("@", "+1-", *pools["last_names"], *pools["cities"]))
 
 
 def _chat(row_id: str, template: str, question: str, answer: str, tools: list[str]) -> Row:
@@ -179,7 +185,7 @@ def _slots(chance: random.Random) -> dict[str, str]:
 
 def _wrap(chance: random.Random, slots: dict[str, str], question: str) -> str:
     said = phrases()
-    situation = chance.choice(said["situations"]) + " " if chance.random() < 0.45 else ""
+    situation = chance.choice(said["situations"]) + " " if chance.random() < 0.35 else ""
     return f"{chance.choice(said['openers'])}{_fill(situation, slots)}{question}{chance.choice(said['closers'])}"
 
 
@@ -202,7 +208,7 @@ def _words(text: str) -> str:
 def _offer(chance: random.Random, including: str = "", without: str = "") -> list[str]:
     """Three or four of the trained tools in any order."""
     others = [tool for tool in phrases()["tools"] if tool not in (including, without)]
-    size = chance.choice([3, 3, 4])
+    size = chance.choice([3, 3, 3, 4])
     offered = chance.sample(others, size - bool(including)) + ([including] if including else [])
     chance.shuffle(offered)
     return offered

@@ -14,6 +14,7 @@ from pipelines.stages.data.substitutes import stand_ins
 from pipelines.stages.protocols import Finding, Parts, Row
 
 _SEPARATOR = "\n\n"
+_LOOSE = ("PERSON", "LOCATION")
 
 
 def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple[DatasetManifest, bool]:
@@ -42,9 +43,7 @@ def scrub(row: Row, values: dict[str, str]) -> Row:
     if not values:
         return row
     replacements = _replacements(row, values)
-    pattern = re.compile(
-        "|".join(rf"(?<!\w){re.escape(value)}(?!\w)" for value in sorted(replacements, key=len, reverse=True))
-    )
+    pattern = re.compile("|".join(_word(value) for value in sorted(replacements, key=len, reverse=True)))
 
     def replace(text: str) -> str:
         return pattern.sub(lambda match: replacements[match[0]], text)
@@ -68,9 +67,26 @@ def _replacements(row: Row, values: dict[str, str]) -> dict[str, str]:
     held = _SEPARATOR.join(_texts(row)).casefold()
     chosen: dict[str, str] = {}
     for number, (value, kind) in enumerate(sorted(values.items())):
+        inner = _argument_in(value, row) if kind in _LOOSE else None
         free = (each for each in stand_ins(kind, value, start + number) if each.casefold() not in held)
         chosen[value] = next((each for each in free if each not in chosen.values()), f"REMOVED-{number}")
+        if inner:
+            chosen[inner] = chosen[value]
     return chosen
+
+
+def _argument_in(value: str, row: Row) -> str | None:
+    """A tool's argument that is part of a finding. The language model's findings have loose ends ("Stop Diamond"); text
+    and argument then get one stand-in, so that the argument still stands in the text."""
+    if row["kind"] != "sft":
+        return None
+    answer = _answer(row["example"]["messages"][-1]["content"])
+    arguments = _leaves(answer.get("arguments")) if isinstance(answer, dict) else ()
+    return next((each for each in arguments if each != value and re.search(_word(each), value)), None)
+
+
+def _word(value: str) -> str:
+    return rf"(?<!\w){re.escape(value)}(?!\w)"
 
 
 def _values(text: str, findings: list[Finding]) -> dict[str, str]:

@@ -155,8 +155,8 @@ def _unusable(values: dict[str, Any]) -> str:
     """Why a record cannot have a name, or nothing."""
     try:
         text = canonical_json(values)
-    except UnicodeEncodeError:
-        return "holds text that is not UTF-8; save the file as UTF-8"
     except (ValueError, TypeError, RecursionError) as error:
+        if "UTF-8" in str(error):
+            return "holds text that is not UTF-8; save the file as UTF-8"
         return f"holds a value that JSON cannot carry ({type(error).__name__}); write it as text"
     return "holds a NUL character; remove it" if b"\\u0000" in text else ""

@@ -1,0 +1,130 @@
+"""A data line on small sources, with an analyzer that finds e-mail addresses and one name in no time."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_contracts.manifests import DatasetManifest
+from pipelines.recipes.product import Product, load_product
+from pipelines.stages.data import steps
+from pipelines.stages.protocols import Finding
+from resources.artifact_store import FsspecArtifactStore
+from resources.dataset_store import ParquetDatasetStore
+from resources.keyring import SqliteKeyring
+from resources.ledger import SqliteLedger
+
+
+class QuickAnalyzer:
+    identity = "quick"
+    calls = 0
+
+    def find(self, texts: Sequence[str]) -> list[list[Finding]]:
+        self.calls += 1
+        pattern = re.compile(r"(?P<EMAIL_ADDRESS>[\w.]+@[\w.]+\w)|(?P<PERSON>Maria Keller)")
+        return [[Finding(m.start(), m.end(), str(m.lastgroup)) for m in pattern.finditer(text)] for text in texts]
+
+
+class DataParts:
+    """The adapters that data steps use; everything else is absent."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.pii = QuickAnalyzer()
+
+    @cached_property
+    def store(self) -> FsspecArtifactStore:
+        return FsspecArtifactStore(str(self.home / "store"), self.home / "cache")
+
+    @cached_property
+    def datasets(self) -> ParquetDatasetStore:
+        return ParquetDatasetStore(self.home / "rows")
+
+    @cached_property
+    def keyring(self) -> SqliteKeyring:
+        return SqliteKeyring(self.home / "vault" / "keys.sqlite")
+
+    @cached_property
+    def ledger(self) -> SqliteLedger:
+        return SqliteLedger(self.home / "ledger.sqlite")
+
+
+STAGES = ("raw", "contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits")
+
+
+def run_line(parts: Any, product: Product) -> dict[str, tuple[DatasetManifest, bool]]:
+    """Every step up to the splits, by name."""
+    done: dict[str, tuple[DatasetManifest, bool]] = {}
+    inputs: list[DatasetManifest] = []
+    for name in STAGES:
+        done[name] = getattr(steps, name)(parts, product, *inputs)
+        inputs = [done[name][0]]
+    return done
+
+
+def billing() -> Product:
+    return load_product("billing-assistant")
+
+
+def write_contract(path: Path, columns: dict[str, str], **terms: object) -> str:
+    """A contract over these columns (name -> logical type, all required); ``terms`` become customProperties."""
+    stated: dict[str, object] = {
+        "licence": "CC-BY-4.0",
+        "consent": "public-licence",
+        "purposes": ["own-model"],
+        "tier": "gold",
+        "syntheticDepth": 0,
+    } | terms
+    contract = {
+        "apiVersion": "v3.1.0",
+        "kind": "DataContract",
+        "id": path.stem,
+        "version": "1.0.0",
+        "status": "active",
+        "team": {"members": [{"username": "owner"}]},
+        "schema": [
+            {
+                "name": "rows",
+                "properties": [{"name": n, "logicalType": kind, "required": True} for n, kind in columns.items()],
+            }
+        ],
+        "customProperties": [{"property": key, "value": value} for key, value in stated.items()],
+    }
+    path.write_text(yaml.safe_dump(contract))
+    return str(path)
+
+
+def product_of(folder: Path, *sources: dict[str, object]) -> Product:
+    """The billing product with other sources, as a product file in ``folder``."""
+    policy = {
+        "name": "test",
+        "purposes": {
+            "own-model": {
+                "licences": ["CC-BY-4.0"],
+                "consent": ["public-licence"],
+                "human_floor": 1.0,
+                "max_synthetic_depth": 0,
+            }
+        },
+    }
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    values = billing().payload() | {
+        "name": "other",
+        "sources": list(sources),
+        "data_policy": str(folder / "policy.yaml"),
+    }
+    path = folder / "other.yaml"
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
+    return load_product(str(path))
+
+
+def simple_rows(count: int) -> list[dict[str, str]]:
+    """Questions that are no copies of one another, and their intents."""
+    return [
+        {"text": " ".join(f"word{number * step}" for step in (1, 3, 5, 7, 9)) + "?", "intent": f"intent {number % 4}"}
+        for number in range(1, count + 1)
+    ]

@@ -1,0 +1,202 @@
+"""Contracts and policies: what they let through, and what they say of the rest."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_contracts.contract import DataContract, load_contract
+from data_contracts.errors import BadInput, Refused
+from data_contracts.ledger import LedgerEntry
+from data_contracts.policy import DataPolicy, check_human_floor, judge, load_policy
+from data_contracts.rowcheck import Repeats, check_row
+from pipelines.recipes.product import ROOT
+
+CONTRACTS = sorted((ROOT / "data_contracts" / "contracts").glob("*.yaml"))
+POLICIES = sorted((ROOT / "data_contracts" / "policies").glob("*.yaml"))
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize("path", CONTRACTS, ids=lambda path: path.stem)
+def test_every_contract_of_the_project_is_read(path: Path) -> None:
+    assert load_contract(path).owner()
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_every_policy_of_the_project_is_read(path: Path) -> None:
+    assert load_policy(path).purposes
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = (ROOT / "data_contracts" / "contracts" / "billing-conversations.yaml").read_text()
+    assert old in text
+    path = tmp_path / "contract.yaml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("apiVersion: v3.1.0", "apiVersion: v2.2.0", "apiVersion"),
+        ("kind: DataContract", "kind: Dataset", "kind"),
+        ("version: 1.0.0", "versoin: 1.0.0", "version"),
+        ("        required: true", "        requried: true", "requried"),
+        ("metric: invalidValues", "metric: freshness", "metric"),
+        ("logicalType: array", "logicalType: list", "logicalType"),
+        ("    value: licence", "    value: license", "license"),
+        ("property: licenceField\n    value: licence", "property: licence\n    value: free", "SPDX"),
+        ("property: tier", "property: teir", "teir"),
+        ("value: silver", "value: platinum", "tier"),
+        ('pattern: "^[a-z][0-9]{4}$"', 'pattern: "["', "pattern"),
+        ("schema:", "schemas:", "schema"),
+        ("apiVersion", "\tapiVersion", "cannot be read"),
+    ],
+)
+def test_a_bad_contract_is_refused_with_file_and_field(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(BadInput) as refused:
+        load_contract(path)
+    assert str(path) in str(refused.value)
+    assert told in str(refused.value)
+
+
+def test_a_contract_that_is_not_text_or_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "contract.yaml"
+    for content in (b"", b"[1, 2]", b"\xff\xfe\x00", b"- \x00"):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=str(path)):
+            load_contract(path)
+    with pytest.raises(BadInput, match="nowhere"):
+        load_contract(tmp_path / "nowhere.yaml")
+
+
+def contract() -> DataContract:
+    columns = [
+        {"name": "id", "unique": True},
+        {"name": "n", "logicalType": "integer", "logicalTypeOptions": {"minimum": 1, "maximum": 5}},
+        {"name": "when", "logicalType": "date"},
+        {
+            "name": "text",
+            "required": True,
+            "logicalTypeOptions": {"minLength": 2, "maxLength": 5, "pattern": "^[a-z]*$"},
+        },
+    ]
+    return DataContract.model_validate(
+        {
+            "apiVersion": "v3.0.2",
+            "kind": "DataContract",
+            "id": "t",
+            "version": "1",
+            "status": "draft",
+            "team": {"members": [{"username": "a"}, {"username": "b", "role": "owner"}]},
+            "table": {"name": "t", "properties": columns},
+            "terms": {
+                "licence": "MIT",
+                "consent": "consent",
+                "purposes": ["own-model"],
+                "tier": "gold",
+                "syntheticDepth": 0,
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({}, "text"),
+        ({"text": ""}, "text"),
+        ({"text": 5}, "text"),
+        ({"text": "a"}, "text"),
+        ({"text": "abcdef"}, "text"),
+        ({"text": "AB"}, "text"),
+        ({"text": "ok", "n": "six"}, "n"),
+        ({"text": "ok", "n": 0}, "n"),
+        ({"text": "ok", "n": 6}, "n"),
+        ({"text": "ok", "n": True}, "n"),
+        ({"text": "ok", "when": "yesterday"}, "when"),
+        ({"text": "ok", "other": 1}, "other"),
+    ],
+)
+def test_a_row_that_breaks_its_contract_is_told_where_and_what_to_do(row: dict[str, object], field: str) -> None:
+    (reason,) = check_row(contract(), row)
+    assert reason.startswith(f"{field}: ")
+    assert ";" in reason
+
+
+def test_a_row_that_keeps_its_contract_passes_also_as_text_of_a_csv() -> None:
+    assert check_row(contract(), {"id": "1", "n": "3", "when": "2031-01-02", "text": "ok"}) == []
+    assert contract().owner() == "b"
+
+
+def test_a_value_that_must_be_unique_comes_once() -> None:
+    repeats = Repeats(contract())
+    assert repeats.check({"id": "1"}) == []
+    assert repeats.check({"id": "2"}) == []
+    assert repeats.check({"id": "1"})[0].startswith("id: ")
+
+
+def entry(**changes: object) -> LedgerEntry:
+    values = {
+        "row": DIGEST,
+        "subject": "s",
+        "source": "s",
+        "source_digest": DIGEST,
+        "contract": DIGEST,
+        "licence": "MIT",
+        "consent": "consent",
+        "purposes": ["own-model"],
+        "retain_until": None,
+        "tier": "gold",
+    }
+    return LedgerEntry.model_validate(values | changes)
+
+
+POLICY = {"licences": ["MIT"], "consent": ["consent"], "human_floor": 0.5, "max_synthetic_depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, ""),
+        ({"licence": "CC-BY-NC-4.0"}, "licence"),
+        ({"licence": "NOASSERTION"}, "licence"),
+        ({"consent": "none"}, "consent"),
+        ({"purposes": ["inference"]}, "purpose"),
+        ({"synthetic_depth": 2}, "synthetic-depth"),
+    ],
+)
+def test_the_policy_judges_a_row_by_its_ledger_entry(change: dict[str, object], code: str) -> None:
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
+    decision = judge(policy.rule("own-model"), "own-model", entry(**change))
+    assert decision.code == code
+    assert (decision.verdict == "allow") == (code == "")
+
+
+def test_the_human_floor_needs_people_or_a_waiver() -> None:
+    strict = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}}).rule("own-model")
+    check_human_floor(strict, 10, 5)
+    with pytest.raises(Refused, match="human_floor_waiver"):
+        check_human_floor(strict, 10, 6)
+    waived = POLICY | {"human_floor_waiver": {"by": "me", "reason": "only a demonstration"}}
+    check_human_floor(
+        DataPolicy.model_validate({"name": "p", "purposes": {"own-model": waived}}).rule("own-model"), 10, 10
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"licences": ["free"]}, {"licences": []}, {"consent": ["none"]}, {"human_floor": 2}, {"human_flor": 0.1}],
+)
+def test_a_bad_policy_is_refused_with_its_file(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"name": "p", "purposes": {"own-model": POLICY | change}}))
+    with pytest.raises(BadInput, match=str(path)):
+        load_policy(path)
+
+
+def test_a_purpose_that_the_policy_does_not_name_is_refused() -> None:
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
+    with pytest.raises(Refused, match="shared-model"):
+        policy.rule("shared-model")

@@ -1,0 +1,86 @@
+"""A value that is replaced is replaced everywhere in its row, and the row stays what it was."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.stages.data.scrub import scrub
+from pipelines.stages.data.substitutes import _luhn, substitute
+from pipelines.stages.protocols import Row
+
+
+def chat(question: str, answer: object) -> Row:
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
+    return {"kind": "sft", "example": {"messages": messages, "tools": []}}
+
+
+def test_text_and_tool_call_keep_one_value() -> None:
+    call = {"tool": "send_receipt", "arguments": {"invoice_id": "INV-1", "email": "maria@web.de"}}
+    row = scrub(
+        chat("Receipt of INV-1 to maria@web.de, not to anna-maria@web.de!", call), {"maria@web.de": "EMAIL_ADDRESS"}
+    )
+    question, answer = (message["content"] for message in row["example"]["messages"])
+    email = json.loads(answer)["arguments"]["email"]
+    assert "maria@web.de" not in json.dumps(row).replace("anna-maria@web.de", "")
+    assert f"to {email}," in question
+    assert json.loads(answer)["arguments"]["invoice_id"] == "INV-1"
+    assert answer == json.dumps(json.loads(answer))
+
+
+def test_a_card_keeps_its_last_four_digits() -> None:
+    call = {"tool": "update_card", "arguments": {"card_last4": "1111"}}
+    row = scrub(chat("Use 4111 1111 1111 1111 now", call), {"4111 1111 1111 1111": "CREDIT_CARD"})
+    question = row["example"]["messages"][0]["content"]
+    assert "4111 1111 1111" not in question
+    assert question.endswith("1111 now")
+
+
+def test_a_loose_finding_does_not_part_text_and_argument() -> None:
+    call = {"tool": "cancel_subscription", "arguments": {"plan": "Diamond"}}
+    row = scrub(chat("Stop Diamond, please", call), {"Stop Diamond": "PERSON"})
+    question, answer = (message["content"] for message in row["example"]["messages"])
+    assert json.loads(answer)["arguments"]["plan"] in question
+
+
+def test_both_sides_of_a_pair_are_scrubbed_alike() -> None:
+    pair = {
+        "prompt": [{"role": "user", "content": "I am Maria Keller"}],
+        "chosen": "Hi Maria Keller",
+        "rejected": "Maria Keller?",
+    }
+    row = scrub({"kind": "preference", "pair": pair | {"tools": []}}, {"Maria Keller": "PERSON"})
+    name = row["pair"]["chosen"].removeprefix("Hi ")
+    assert row["pair"]["rejected"] == f"{name}?"
+    assert row["pair"]["prompt"][0]["content"] == f"I am {name}"
+    assert "Maria" not in json.dumps(row)
+
+
+def test_two_values_get_two_stand_ins_and_never_one_that_is_there() -> None:
+    names = [f"Person{number} Smith" for number in range(30)]
+    row = scrub(chat(" and ".join(names), "ok"), dict.fromkeys(names, "PERSON"))
+    replaced = row["example"]["messages"][0]["content"].split(" and ")
+    assert len(set(replaced)) == 30
+    assert not set(replaced) & set(names)
+
+
+def test_a_row_without_findings_is_untouched() -> None:
+    row = chat("hello", '{"reply":   "odd spacing"}')
+    assert scrub(row, {}) is row
+
+
+@given(st.integers(0, 10**9), st.integers(0, 9999))
+def test_stand_ins_are_valid_of_their_kind(number: int, last: int) -> None:
+    card = substitute("CREDIT_CARD", f"1234 5678 9012 {last:04}", number).replace(" ", "")
+    assert (len(card), card[-4:], _luhn([int(digit) for digit in card])) == (16, f"{last:04}", True)
+    iban = substitute("IBAN_CODE", "x", number)
+    assert int("".join(str(int(character, 36)) for character in iban[4:] + iban[:4])) % 97 == 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "US_SSN", "URL_SECRET", "SECRET"]
+)
+def test_every_kind_has_many_stand_ins(kind: str) -> None:
+    assert len({substitute(kind, "Some One", number) for number in range(100)}) == 100

@@ -1,0 +1,144 @@
+"""Rows lie apart from their names: any change shows, and erasure leaves the chain whole."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_contracts.digests import hex_of
+from data_contracts.errors import Missing, Refused
+from data_contracts.ledger import LedgerEntry
+from data_contracts.manifests import DatasetManifest
+from pipelines.stages.data.integrity import check_dataset
+from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
+from resources.keyring import SqliteKeyring
+from tests.support.data import DataParts, billing
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def entry(item: Item) -> LedgerEntry:
+    return LedgerEntry(
+        row=item.name,
+        subject=item.subject,
+        source="s",
+        source_digest=DIGEST,
+        contract=DIGEST,
+        licence="CC0-1.0",
+        consent="consent",
+        purposes=("own-model",),
+        retain_until=date(2031, 1, 1),
+        tier="gold",
+    )
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> DataParts:
+    return DataParts(tmp_path)
+
+
+@pytest.fixture
+def manifest(parts: DataParts) -> DatasetManifest:
+    """Five rows of five subjects and one that was dropped."""
+
+    def work() -> Outcome:
+        items = named(parts, ((parts.keyring.subject(f"person {n}"), {"text": f"row {n}"}) for n in range(6)))
+        parts.ledger.record(map(entry, items))
+        return Outcome(items[:5], [Dropped(items[5], "planted", "it is the sixth")])
+
+    return step(parts, billing(), "test", [], {}, [], work)[0]
+
+
+def shard(parts: DataParts, manifest: DatasetManifest) -> Path:
+    return next((parts.home / "rows" / hex_of(manifest.root)).glob("rows-*.parquet"))
+
+
+def test_what_was_written_is_whole_and_private(parts: DataParts, manifest: DatasetManifest) -> None:
+    assert check_dataset(parts, manifest) == []
+    assert manifest.counts.balanced()
+    assert sorted(item.row["text"] for item in load(parts, manifest)) == [f"row {n}" for n in range(5)]
+    files = [path for path in (parts.home / "rows").rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in [*files, parts.keyring.path]} == {"0o600"}
+
+
+def test_an_edited_row_is_named(parts: DataParts, manifest: DatasetManifest) -> None:
+    table = pq.read_table(shard(parts, manifest)).to_pylist()
+    table[2]["row"] = json.dumps({"text": "another"})
+    pq.write_table(pa.Table.from_pylist(table), shard(parts, manifest))
+    (problem,) = check_dataset(parts, manifest)
+    assert problem.kind == "tampered"
+    assert table[2]["name"] in problem.text
+
+
+def test_a_dropped_row_and_an_added_row_are_named(parts: DataParts, manifest: DatasetManifest) -> None:
+    table = pq.read_table(shard(parts, manifest)).to_pylist()
+    pq.write_table(pa.Table.from_pylist(table[1:]), shard(parts, manifest))
+    (problem,) = check_dataset(parts, manifest)
+    assert (problem.kind, table[0]["name"] in problem.text) == ("missing", True)
+    pq.write_table(pa.Table.from_pylist([*table, table[0] | {"name": DIGEST}]), shard(parts, manifest))
+    (problem,) = check_dataset(parts, manifest)
+    assert (problem.kind, DIGEST in problem.text) == ("tampered", True)
+
+
+def test_a_shortened_list_of_names_does_not_give_the_root(parts: DataParts, manifest: DatasetManifest) -> None:
+    path = shard(parts, manifest).with_name("names.parquet")
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert "root" in " ".join(problem.text for problem in check_dataset(parts, manifest))
+
+
+def test_a_file_that_is_no_parquet_and_a_lost_set_are_reported(parts: DataParts, manifest: DatasetManifest) -> None:
+    shard(parts, manifest).write_bytes(b"garbage")
+    assert [problem.kind for problem in check_dataset(parts, manifest)] == ["tampered"]
+    assert [p.kind for p in check_dataset(parts, manifest.model_copy(update={"root": DIGEST}))] == ["missing"]
+    with pytest.raises(Missing):
+        parts.datasets.names(DIGEST)
+
+
+def test_a_lost_quarantine_is_reported(parts: DataParts, manifest: DatasetManifest) -> None:
+    (held,) = parts.datasets.read_quarantine(manifest.action_key)
+    assert held[2] == "planted: it is the sixth"
+    (parts.home / "rows" / "quarantine" / f"{hex_of(manifest.action_key)}.parquet").unlink()
+    assert [problem.kind for problem in check_dataset(parts, manifest)] == ["missing"]
+
+
+def test_a_row_without_a_ledger_entry_is_reported(parts: DataParts, manifest: DatasetManifest) -> None:
+    (parts.home / "ledger.sqlite").unlink()
+    problems = check_dataset(DataParts(parts.home), manifest)
+    assert len(problems) == 5
+    assert all("no ledger entry" in problem.text for problem in problems)
+
+
+def test_an_erased_subject_leaves_its_name_and_stops_the_work(parts: DataParts, manifest: DatasetManifest) -> None:
+    name, subject = parts.datasets.names(manifest.root)[0]
+    parts.keyring.delete(subject)
+    (problem,) = check_dataset(parts, manifest)
+    assert (problem.kind, name in problem.text) == ("erased", True)
+    with pytest.raises(Refused, match="erased"):
+        load(parts, manifest)
+    with pytest.raises(Refused, match="may not come in again"):
+        parts.keyring.key(subject)
+
+
+def test_keys_are_one_a_subject_however_many_ask(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    with ThreadPoolExecutor(8) as pool:
+        rings = list(pool.map(lambda _: SqliteKeyring(path), range(8)))
+        keys = list(pool.map(lambda ring: ring.key("someone"), rings))
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    assert len({ring.subject("someone") for ring in rings}) == 1
+    assert not SqliteKeyring(path).has("nobody")
+
+
+def test_the_ledger_finds_parents_and_children(parts: DataParts) -> None:
+    one, two = named(parts, [("s", {"a": 1}), ("s", {"a": 2})])
+    parts.ledger.record([entry(one), entry(two).model_copy(update={"parents": (one.name,)})])
+    found = parts.ledger.entry(two.name)
+    assert found is not None
+    assert found.parents == (one.name,)
+    assert parts.ledger.children(one.name) == [two.name]
+    assert parts.ledger.missing([one.name, DIGEST]) == [DIGEST]
