@@ -11,6 +11,7 @@ from data_contracts.manifests import BaseManifest, CheckpointManifest, ModelMani
 from data_contracts.verdicts import EvalResult, GateVerdict, LayerResults
 from evals import plots, stats
 from evals.gate import scores_of
+from evals.policy import GatePolicy
 from evals.protocols import EvalParts
 from evals.run import SUBJECTS
 from evals.suite import Suite, load_suites
@@ -57,6 +58,7 @@ def render(
     named = {name: digest for layer in layers for name, digest in layer.results.items()}
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
     checkpoints = _lineage(parts, model.checkpoint)
+    policy = parts.store.get_manifest(verdict.policy, GatePolicy)
     forest = plots.forest(verdict.criteria)
     curves = plots.curves({c.stage: parts.store.get_json(c.curve) for c in checkpoints})
     facts: dict[str, Any] = {
@@ -64,8 +66,9 @@ def render(
         "model": model,
         "base": parts.store.get_manifest(model.base, BaseManifest),
         "verdict": verdict,
+        "percent": f"{100 * policy.confidence:g} %",
         "subjects": [s for s in SUBJECTS if any(name.endswith(f"/{s}") for name in results)],
-        "sections": _sections(load_suites(product), results),
+        "sections": _sections(policy, load_suites(product), results),
         "engines": sorted({result.engine for result in results.values()}),
         "checkpoints": checkpoints,
     }
@@ -92,7 +95,7 @@ def _lineage(parts: EvalParts, checkpoint: Digest) -> list[CheckpointManifest]:
     return chain[::-1]
 
 
-def _sections(suites: Sequence[Suite], results: Mapping[str, EvalResult]) -> list[Section]:
+def _sections(policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str, EvalResult]) -> list[Section]:
     """Every metric of every suite; p-values of base against candidate are adjusted over all of them (Holm)."""
     pairs = {
         (suite.name, metric): stats.paired_differences(
@@ -101,15 +104,17 @@ def _sections(suites: Sequence[Suite], results: Mapping[str, EvalResult]) -> lis
         for suite in suites
         for metric in suite.metrics
     }
-    adjusted = stats.holm({"/".join(key): stats.sign_flip_p(pair) for key, pair in pairs.items()})
+    adjusted = stats.holm(
+        {"/".join(key): stats.sign_flip_p(pair, policy.resamples, policy.seed) for key, pair in pairs.items()}
+    )
     sections: list[Section] = []
     for suite in suites:
         rows = tuple(
             Row(
                 metric=metric,
                 n=len(pairs[suite.name, metric]),
-                scores=_means(results, suite.name, metric),
-                effect=_effect(pairs[suite.name, metric]),
+                scores=_means(policy, results, suite.name, metric),
+                effect=_effect(policy, pairs[suite.name, metric]),
                 p=adjusted[f"{suite.name}/{metric}"],
             )
             for metric in suite.metrics
@@ -129,16 +134,16 @@ def _sections(suites: Sequence[Suite], results: Mapping[str, EvalResult]) -> lis
     return sections
 
 
-def _means(results: Mapping[str, EvalResult], suite: str, metric: str) -> dict[str, stats.Interval]:
+def _means(policy: GatePolicy, results: Mapping[str, EvalResult], suite: str, metric: str) -> dict[str, stats.Interval]:
     present = [subject for subject in SUBJECTS if f"{suite}/{subject}" in results]
-    return {subject: stats.wilson(scores_of(results, suite, subject, metric)) for subject in present}
+    return {subject: stats.wilson(scores_of(results, suite, subject, metric), policy.confidence) for subject in present}
 
 
-def _effect(differences: Sequence[stats.Score]) -> stats.Interval | None:
+def _effect(policy: GatePolicy, differences: Sequence[stats.Score]) -> stats.Interval | None:
     """None where a metric applies to too few clusters for an interval."""
     if len({change.cluster for change in differences}) < stats.MIN_CLUSTERS:
         return None
-    return stats.cluster_interval(differences)
+    return stats.cluster_interval(differences, policy.confidence, policy.resamples, policy.seed)
 
 
 def _inline(figure: plots.Figure) -> str:
