@@ -198,7 +198,7 @@ def _clean(files: RunFiles) -> None:
     """After the weights are in the store, only the metrics stay."""
     for folder in (files.work, files.checkpoints, files.sweep, files.weights):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (files.result, files.job):
+    for path in (files.result, files.failed, files.job):
         path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,248 @@
+"""Training for real on a tiny model: each method, DPO's reference, guards, one writer, and the steps of the line."""
+
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_contracts.digests import sha256_bytes, tree_digest, tree_files
+from data_contracts.errors import Refused
+from data_contracts.manifests import BaseManifest, Counts, DatasetManifest
+from pipelines.recipes.product import Product, load_product
+from pipelines.recipes.recipe import Recipe
+from pipelines.stages.train import steps
+from pipelines.stages.train.checkpoints import in_order, is_whole
+from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
+from pipelines.wiring import Line, Settings
+from resources.adapters import check_adapter
+from tests.support.tiny import make_tiny_base
+from tests.support.trainer import Trainer, finish, reached, weights_digest
+from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, write_rows
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def _result(folder: Path) -> TrainResult:
+    return TrainResult.model_validate_json(RunFiles(folder).result.read_bytes())
+
+
+def _losses(points: tuple[CurvePoint, ...]) -> list[float]:
+    return [point.loss for point in points if point.loss is not None]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_base: Path, method: str) -> None:
+    recipe = make_recipe(method, precision="bf16")
+    sft = make_job(tmp_path / "sft", tiny_base, recipe)
+    finish(sft)
+    learned = _result(tmp_path / "sft")
+    assert learned.metrics["validation_loss"] < learned.metrics["validation_loss_start"]
+    assert [point.step for point in learned.curve] == list(range(7))
+
+    dpo = make_job(tmp_path / "dpo", tiny_base, recipe, parent=RunFiles(tmp_path / "sft").weights)
+    finish(dpo)
+    preferred = _result(tmp_path / "dpo")
+    # The policy starts as its own reference, the SFT model: the first DPO loss is that of no preference, ln 2.
+    assert _losses(preferred.curve)[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert preferred.metrics["validation_loss"] < math.log(2)
+    assert preferred.metrics["validation_accuracy"] == 1.0
+
+    weights = RunFiles(tmp_path / "dpo").weights
+    assert weights_digest(dpo) != weights_digest(sft)
+    if method == "full":
+        assert not list(weights.glob("*chat_template*"))
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in weights.iterdir()}
+    else:
+        assert {path.name for path in weights.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+        check_adapter(weights, sha256_bytes(b"tiny base"), max_rank=4)
+        assert str(tmp_path) not in (weights / "adapter_config.json").read_text()
+
+
+def test_the_reference_of_dpo_is_the_sft_adapter_and_stays_frozen(tmp_path: Path, tiny_base: Path) -> None:
+    """Another parent gives another result from the same pairs, and a run resumed in mid-course keeps the reference."""
+    recipe = make_recipe(dpo={"eval_every": 6})
+    digests = []
+    for name, learning_rate in (("weak", 1e-4), ("strong", 0.05)):
+        parent = tmp_path / name
+        finish(make_job(parent, tiny_base, make_recipe(sft={"learning_rate": learning_rate})))
+        digests.append(finish(make_job(tmp_path / f"{name}-dpo", tiny_base, recipe, RunFiles(parent).weights)))
+    assert digests[0] != digests[1]
+
+    resumed = make_job(tmp_path / "resumed", tiny_base, recipe, RunFiles(tmp_path / "strong").weights)
+    assert Trainer(resumed).signal_when(signal.SIGKILL, reached(resumed, 5)) == -signal.SIGKILL
+    assert finish(resumed) == digests[1]
+
+
+def test_a_learning_rate_that_explodes_stops_before_the_weights_are_spoiled(tmp_path: Path, tiny_base: Path) -> None:
+    guards = {"max_loss_ratio": 1.5, "window": 2, "max_grad_norm": 1e9}
+    recipe = make_recipe("full", guards=guards, sft={"learning_rate": 50.0, "checkpoint_every": 1, "warmup_steps": 3})
+    trainer = Trainer(make_job(tmp_path, tiny_base, recipe))
+    assert trainer.wait() == 1
+    failed = json.loads(RunFiles(tmp_path).failed.read_text())
+    assert failed["error"] == "GuardTripped"
+    assert "guards.max_loss_ratio" in failed["reason"] or "the loss is nan" in failed["reason"]
+    checkpoints = in_order(RunFiles(tmp_path).checkpoints)
+    assert checkpoints
+    assert all(is_whole(folder) for folder in checkpoints)
+    assert not RunFiles(tmp_path).result.exists()
+
+
+def test_a_second_trainer_does_not_touch_the_run(tmp_path: Path, tiny_base: Path) -> None:
+    job = make_job(tmp_path, tiny_base, make_recipe())
+    first = Trainer(job)
+    second = Trainer(job)
+    codes = {first.wait(), second.wait()}
+    assert codes == {0, 1}
+    assert "another trainer is at work" in first.log.read_text()
+
+
+def test_metrics_reach_mlflow_as_numbers(tmp_path: Path, tiny_base: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    finish(make_job(tmp_path / "run", tiny_base, make_recipe()), MLFLOW_TRACKING_URI=uri)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("test-product")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 6
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "validation_loss")] == [0, 3, 6]
+
+
+class InProcessOfItsOwn:
+    """A `TrainerLauncher` over the fork server."""
+
+    launched = 0
+
+    def launch(self, job_file: Path, run_dir: Path) -> None:
+        self.launched += 1
+        trainer = Trainer(job_file)
+        if trainer.wait() != 0:
+            raise Refused(trainer.log.read_text())
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(Settings(home=tmp_path / "home", trust_root=tmp_path / "trust"))
+
+
+def _product(tmp_path: Path, recipe: Recipe) -> Product:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return load_product("billing-assistant").model_copy(update={"recipe": str(path)})
+
+
+def _dataset(line: Line, stage: str) -> DatasetManifest:
+    digest = sha256_bytes(stage.encode())
+    manifest = DatasetManifest(
+        product="billing-assistant",
+        stage=stage,
+        root=digest,
+        counts=Counts(rows_in=10, rows_out=10),
+        parts={"train": digest, "validation": digest},
+        synthetic_share=1.0 if stage == "splits" else 0.5,
+        facts={"licences": {"CC0-1.0": 9, "MIT": 1}},
+        action_key=digest,
+    )
+    line.store.put_manifest(manifest)
+    return manifest
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows from this test's hands in place of the data room's."""
+
+    def write(parts: Any, manifest: DatasetManifest, split: str, path: Path) -> int:
+        rows = make_chats(10) if manifest.stage == "splits" else make_pairs(10)
+        write_rows(path, rows)
+        return len(rows)
+
+    monkeypatch.setattr(steps, "write_training_file", write)
+
+
+@pytest.mark.usefixtures("exported")
+def test_from_base_to_the_selected_model_and_nothing_twice(tmp_path: Path, line: Line) -> None:
+    product, launcher = _product(tmp_path, make_recipe()), InProcessOfItsOwn()
+    splits, preferences = _dataset(line, "splits"), _dataset(line, "preferences")
+
+    def whole() -> tuple[Any, list[bool]]:
+        base, base_hit = steps.base(line, product, str(source))
+        sft, sft_hit = steps.sft(line, product, base, splits, launcher)
+        dpo, dpo_hit = steps.preference(line, product, base, sft, preferences, launcher)
+        model, model_hit = steps.selected(line, product, base, sft, dpo, splits)
+        return (base, sft, dpo, model), [base_hit, sft_hit, dpo_hit, model_hit]
+
+    source = make_tiny_base(tmp_path / "tiny")
+    made, hits = whole()
+    base, sft, dpo, model = made
+    assert hits == [False] * 4
+    assert whole() == (made, [True] * 4)
+    assert launcher.launched == 2
+
+    assert (dpo.parent, model.checkpoint, model.weights) == (sft.digest, dpo.digest, dpo.weights)
+    assert (sft.base, model.rank, model.method) == (base.digest, 4, "lora")
+    assert model.datasets == (splits.digest, preferences.digest)
+    assert (model.licences, model.synthetic_share) == (("CC0-1.0", "MIT"), 0.75)
+    assert line.store.get_bytes(model.template) == TEMPLATE.read_bytes()
+    assert [event.event for event in line.log.records()] == ["checkpoint.recorded"] * 2 + ["model.selected"]
+    points = [CurvePoint.model_validate(point) for point in line.store.get_json(sft.curve)]
+    assert len(_losses(tuple(points))) == 6
+    for name in (sft.weights, model.recipe, sft.recipe, sft.environment):
+        assert line.store.has(name)
+
+    # Nothing but numbers stays behind: no rows, no optimizer states.
+    left = {path.name for path in (tmp_path / "home" / "training").glob("*/*")}
+    assert left <= {"metrics.jsonl", "lock", "trainer.log"}
+
+
+@pytest.mark.usefixtures("exported")
+def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) -> None:
+    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
+
+    class Killed:
+        def launch(self, job_file: Path, run_dir: Path) -> None:
+            Trainer(job_file).signal_when(signal.SIGKILL, reached(job_file, 5))
+            raise Refused("killed")
+
+    with pytest.raises(Refused, match="killed"):
+        steps.sft(line, product, base, splits, Killed())
+    (run_dir,) = (tmp_path / "home" / "training").iterdir()
+    assert not (run_dir / "rows").exists()
+    assert in_order(run_dir / "checkpoints")
+    resumed, hit = steps.sft(line, product, base, splits, InProcessOfItsOwn())
+    assert not hit
+    assert "resuming from step-4" in (run_dir / "trainer.log").read_text()
+
+    other = Line(Settings(home=tmp_path / "other", trust_root=tmp_path / "trust"))
+    again, _ = steps.base(other, product, str(tmp_path / "tiny"))
+    assert again == base
+    uninterrupted, _ = steps.sft(other, product, again, splits, InProcessOfItsOwn())
+    assert uninterrupted == resumed
+
+
+@pytest.mark.usefixtures("exported")
+def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> None:
+    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
+    made, _ = steps.sft(line, product, base, splits, InProcessOfItsOwn())
+    listing = Path(line.store.root) / "blobs" / made.weights[7:9] / made.weights[7:]
+    listing.unlink()
+    shutil.rmtree(Path(line.store.root) / "trees" / made.weights[7:])
+    assert steps.sft(line, product, base, splits, InProcessOfItsOwn()) == (made, False)
+    assert tree_digest(tree_files(line.store.tree(made.weights))) == made.weights
+
+
+def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Line) -> None:
+    product = _product(tmp_path, make_recipe(preference=None))
+    base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
+    with pytest.raises(Refused, match="has no preference section"):
+        steps.preference(line, product, base, None, _dataset(line, "preferences"), InProcessOfItsOwn())  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""Recipes: every file loads, every key acts, a mistake is named with its file and key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_contracts.errors import BadInput
+from pipelines.recipes.recipe import FOLDER, load_recipe
+
+
+def _changed(tmp_path: Path, change: dict[str, Any], section: str = "") -> Path:
+    values = yaml.safe_load((FOLDER / "billing-assistant.yaml").read_text())
+    target = values
+    for key in section.split(".") if section else []:
+        target = target[key]
+    target.update(change)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_file_loads(path: Path) -> None:
+    assert load_recipe(path.stem) == load_recipe(path)
+
+
+def test_the_gpu_recipe_is_qlora_and_the_demo_is_not_bound_to_a_gpu() -> None:
+    assert load_recipe("billing-assistant-gpu").method == "qlora"
+    assert load_recipe("billing-assistant").optimizer == "adamw_torch"
+
+
+def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> None:
+    path = _changed(tmp_path, {"learning_rat": 0.1}, "preference.schedule")
+    with pytest.raises(BadInput, match=r"changed\.yaml: preference\.schedule\.learning_rat: Extra inputs"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "section", "words"),
+    [
+        ({"eval_every": 7}, "sft", "eval_every 7 must divide steps 50"),
+        ({"method": "full"}, "", "must be null for full"),
+        ({"lora": None}, "", "lora is needed"),
+        ({"loss_type": ["orpo"]}, "preference", r"preference\.loss_type\.0"),
+        ({"loss_type": ["robust"]}, "preference", "label_smoothing"),
+        ({"label_smoothing": 0.1}, "preference", "label_smoothing"),
+        ({"learning_rate": 0}, "sft", r"sft\.learning_rate"),
+    ],
+)
+def test_a_value_that_cannot_act_is_refused(tmp_path: Path, change: dict[str, Any], section: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        load_recipe(_changed(tmp_path, change, section))
+
+
+def test_a_missing_recipe_names_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="billing-assistant, billing-assistant-gpu"):
+        load_recipe("nothing")
+
+
+def test_a_change_of_the_preference_section_leaves_sft_valid(tmp_path: Path) -> None:
+    changed, known = load_recipe(_changed(tmp_path, {"beta": 0.3}, "preference")), load_recipe("billing-assistant")
+    assert changed.digest != known.digest
+    assert changed.for_sft().digest == known.for_sft().digest

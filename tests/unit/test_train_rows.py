@@ -1,0 +1,58 @@
+"""Rows that would teach nothing, or that do not fit, are refused by number and without their text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_contracts.errors import BadInput
+from data_contracts.records import ChatExample
+from pipelines.stages.train.rows import check_rows, drawn, read_rows
+from tests.support.tiny import CHATML, make_tiny_base
+from tests.support.training import TEMPLATE, make_chats, make_pairs, write_rows
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(make_tiny_base(tmp_path / "base"))
+    loaded.chat_template = TEMPLATE.read_text()
+    return loaded
+
+
+def test_good_rows_pass(tokenizer: Any) -> None:
+    check_rows(tokenizer, make_chats(3), 512, "train")
+    check_rows(tokenizer, make_pairs(3), 512, "train")
+
+
+@pytest.mark.parametrize("make", [make_chats, make_pairs])
+def test_a_row_that_does_not_fit_is_named(tokenizer: Any, make: Any) -> None:
+    with pytest.raises(BadInput, match=r"sft train rows, row 1: \d+ tokens, and the recipe's max_length is 40"):
+        check_rows(tokenizer, make(2), 40, "sft train rows")
+
+
+@pytest.mark.filterwarnings("ignore:return_assistant_tokens_mask==True but chat template")  # what is tested here
+def test_a_row_without_a_learnable_token_is_named(tokenizer: Any) -> None:
+    tokenizer.chat_template = CHATML
+    with pytest.raises(BadInput, match="train, row 1: every label is masked"):
+        check_rows(tokenizer, make_chats(2), 512, "train")
+
+
+def test_no_rows_is_an_error(tokenizer: Any) -> None:
+    with pytest.raises(BadInput, match="validation: there are no rows"):
+        check_rows(tokenizer, [], 512, "validation")
+
+
+def test_a_broken_row_is_named_without_its_text(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.jsonl", make_chats(2))
+    path.write_text(path.read_text() + '{"messages": "SECRET"}\n')
+    with pytest.raises(BadInput, match=r"train\.jsonl, row 3: not a ChatExample \(messages\)") as caught:
+        read_rows(path, ChatExample)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_the_draw_is_fixed_by_the_seed() -> None:
+    rows = make_chats(20)
+    assert drawn(rows, 8, 1) == drawn(rows, 8, 1) != drawn(rows, 8, 2)
+    assert sorted(row.digest for row in drawn(rows, 50, 1)) == sorted(row.digest for row in rows)
