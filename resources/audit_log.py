@@ -95,6 +95,14 @@ class FileAuditLog:
             # Another process appended between the two reads: read again.
         raise ChainBroken(f"audit log: its last record ({len(records) - 1}) is not the one that was signed as head")
 
+    def stamp(self) -> tuple[int, int]:
+        """When the head was last replaced, and its inode; zeros for an empty log."""
+        try:
+            stat = self.head_path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return stat.st_mtime_ns, stat.st_ino
+
     def signed_head(self) -> SignedHead:
         """The newest head as it was signed when its record was chained."""
         head = self._head()

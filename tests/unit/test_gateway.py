@@ -126,8 +126,7 @@ def test_the_openai_client_reads_whole_and_streamed_answers(home: Installation) 
 def test_the_next_request_after_a_promotion_or_rollback_gets_the_other_release(home: Installation) -> None:
     first, second = home.promote("a"), home.promote("b")
     assert home.ask().headers["x-assay-release"] == second
-    chain(home.parts, home.product, first, "rollback.recorded")
-    reconcile(home.parts, [home.product, home.other])
+    chain(home.parts, home.product, first, "rollback.recorded")  # nothing else: the record alone is enough
     assert home.ask().headers["x-assay-release"] == first
 
 
@@ -213,7 +212,7 @@ def test_a_broken_audit_log_stops_answers(home: Installation) -> None:
     home.promote("a")
     log = home.parts.log.path
     log.write_bytes(log.read_bytes().replace(b'"actor":"test"', b'"actor":"evil"', 1))
-    routes_file(home.parts.home).touch()
+    routes_file(home.parts.home).touch()  # what the gateway notices; it looks again every few seconds by itself
     answer = home.ask()
     assert answer.status_code == 503
     assert "audit log is not intact" in answer.json()["error"]["message"]

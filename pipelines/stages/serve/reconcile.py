@@ -39,14 +39,13 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     loaded, or a registry that cannot be reached, does not keep the routes from telling the truth: that error is raised
     at the end.
     """
+    done: list[str] = []
+    failures = _load_adapters(parts, project(parts.log.records(), products), done)
     with parts.locks.hold("reconcile"):
         records = parts.log.records()
-        truth = project(records, products)
-        done: list[str] = []
-        failures = _load_adapters(parts, truth, done)
         found = _found(parts)
         routes = []
-        for route in truth.routes:
+        for route in project(records, products).routes:
             _report_foreign_route(parts, records, route, found, done)
             before = found.of(route.product) if found else None
             try:

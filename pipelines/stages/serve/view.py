@@ -1,6 +1,7 @@
-"""The route table as the gateway reads it: checked against the audit log whenever the file changes.
+"""The routes as the gateway sees them: the audit log and the route table, read again when either file changes.
 
-A champion is who the log says, whatever the file says; a challenger counts only with an approval in the log.
+A champion is who the log says, whatever the table says, so that a rollback acts from the record on; a challenger
+counts only with an approval in the log.
 """
 
 import logging
@@ -20,8 +21,7 @@ class RouteView:
         self.load_products = products
         self.products: dict[str, Product] = {}
         self._routes: dict[str, Route] = {}
-        self._stamp: tuple[int, int] | None = None
-        self._read = False
+        self._stamp: object = None
 
     def route(self, product: str) -> tuple[Product, Route]:
         """Raises `Missing` for an unknown product, `Unavailable` while the audit log is not intact."""
@@ -36,11 +36,11 @@ class RouteView:
         return [product for product in self.products.values() if tenant in (None, product.tenant)]
 
     def refresh(self, again: bool = False) -> None:
-        """Read the table, the log and the product files if the table is another one than before."""
+        """Read log, table and product files if log or table are other ones than before."""
         path = routes_file(self.parts.home)
         stat = path.stat() if path.exists() else None
-        stamp = (stat.st_mtime_ns, stat.st_ino) if stat else None
-        if self._read and stamp == self._stamp and not again:
+        stamp = (self.parts.log.stamp(), (stat.st_mtime_ns, stat.st_ino) if stat else None)
+        if stamp == self._stamp and not again:
             return
         try:
             records = self.parts.log.records()
@@ -65,4 +65,4 @@ class RouteView:
             if written and written.challenger and may_challenge(records, route.product, written.challenger):
                 route = route.model_copy(update={"challenger": written.challenger, "lapses": written.lapses})
             routes[route.product] = route
-        self.products, self._routes, self._stamp, self._read = products, routes, stamp, True
+        self.products, self._routes, self._stamp = products, routes, stamp
