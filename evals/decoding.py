@@ -13,7 +13,7 @@ from evals.suite import CallItem, read_items
 from pipelines.recipes.product import ROOT, Product
 
 SHOTS = ROOT / "evals" / "goldens" / "shots.jsonl"
-SHOT_REPLY = "I can't do that for you."
+SHOT_REPLY = "I can only help with billing."
 SEED = 7
 _REPLY_CHARACTERS = 120
 
@@ -33,7 +33,7 @@ class Decoding(Frozen):
         rival = self.style == "few-shot-json-schema"
         body: dict[str, Any] = {
             "model": name,
-            "messages": [*(few_shots() if rival else []), {"role": "user", "content": item.text}],
+            "messages": [*(few_shots(item.tools) if rival else []), {"role": "user", "content": item.text}],
             "temperature": self.temperature,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
@@ -61,10 +61,13 @@ def fair_rival(product: Product) -> Decoding:
     )
 
 
-def few_shots() -> list[dict[str, str]]:
-    """The worked examples as turns of the conversation."""
+def few_shots(tools: tuple[str, ...]) -> list[dict[str, str]]:
+    """Worked examples as turns of the conversation: one that is answered in words, then one for each of the first
+    three tools on offer."""
+    words = [shot for shot in read_items(SHOTS, CallItem) if shot.expect != "call"]
+    calls = {shot.tool: shot for shot in read_items(SHOTS, CallItem)}
     turns: list[dict[str, str]] = []
-    for shot in read_items(SHOTS, CallItem):
+    for shot in [*words, *(calls[tool] for tool in tools[:3])]:
         answer = {"tool": shot.tool, "arguments": shot.arguments} if shot.expect == "call" else {"reply": SHOT_REPLY}
         turns += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": json.dumps(answer)}]
     return turns

@@ -45,11 +45,16 @@ def test_shots_are_no_goldens():
 
 
 def test_the_shots_and_the_schema_show_right_answers():
-    """What the base is shown is what the scorers reward."""
-    answers = [turn["content"] for turn in few_shots() if turn["role"] == "assistant"]
-    for shot, answer in zip(read_items(SHOTS, CallItem), answers, strict=True):
-        assert set(score(shot, answer, ("json_valid", "exact", "must_not_call", "refusal")).values()) == {1.0}
-        assert len(answer_schema(shot.offered(), 120)["anyOf"]) == len(shot.tools) + 1
+    """What the base is shown is what the scorers reward, for every tool that may be on offer."""
+    shots = {shot.text: shot for shot in read_items(SHOTS, CallItem)}
+    for item in CALLS:
+        turns = few_shots(item.tools)
+        assert len(turns) == 8
+        assert len(answer_schema(item.offered(), 120)["anyOf"]) == len(item.tools) + 1
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            shot = shots[question["content"]]
+            assert shot.expect == "reply" or shot.tool in item.tools
+            assert set(score(shot, answer["content"], ("json_valid", "exact", "must_not_call")).values()) == {1.0}
 
 
 def test_choices_are_spread_over_all_places():
