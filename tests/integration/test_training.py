@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data_contracts.digests import sha256_bytes, tree_digest, tree_files
+from data_contracts.digests import Digest, sha256_bytes, tree_digest, tree_files
 from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest, Counts, DatasetManifest
 from pipelines.recipes.product import Product, load_product
@@ -160,10 +160,10 @@ def _dataset(line: Line, stage: str) -> DatasetManifest:
 def exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows from this test's hands in place of the data room's."""
 
-    def write(parts: Any, manifest: DatasetManifest, split: str, path: Path) -> int:
+    def write(parts: Any, manifest: DatasetManifest, split: str, path: Path) -> list[Digest]:
         rows = make_chats(10) if manifest.stage == "splits" else make_pairs(10)
         write_rows(path, rows)
-        return len(rows)
+        return [row.digest for row in rows]
 
     monkeypatch.setattr(steps, "write_training_file", write)
 

@@ -81,6 +81,7 @@ def write_rows(path: Path, rows: list[ChatExample] | list[PreferencePair]) -> Pa
 def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = None) -> Path:
     """Write rows and a job file into ``folder``; preference training when there is a parent."""
     make = make_chats if parent is None else make_pairs
+    rows = {"train": make(10), "validation": make(4)}
     job = TrainJob(
         product="test-product",
         stage="sft" if parent is None else "preference",
@@ -88,8 +89,9 @@ def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = Non
         base=base,
         base_digest=sha256_bytes(b"tiny base"),
         template=TEMPLATE,
-        train_rows=write_rows(folder / "rows" / "train.jsonl", make(10)),
-        validation_rows=write_rows(folder / "rows" / "validation.jsonl", make(4)),
+        train_rows=write_rows(folder / "rows" / "train.jsonl", rows["train"]),
+        validation_rows=write_rows(folder / "rows" / "validation.jsonl", rows["validation"]),
+        row_names={split: [row.digest for row in found] for split, found in rows.items()},
         parent=parent,
         run_dir=folder,
     )

@@ -52,7 +52,7 @@ def test_another_product_needs_only_yaml(tmp_path: Path, parts: DataParts, suffi
     assert splits.synthetic_share == 0
     lines = []
     for split in ("train", "validation"):
-        assert write_training_file(parts, splits, split, tmp_path / split) > 0
+        assert write_training_file(parts, splits, split, tmp_path / split)
         lines += (tmp_path / split).read_text().splitlines()
     said = {json.loads(line)["messages"][0]["content"]: json.loads(line)["messages"][1]["content"] for line in lines}
     assert said == {row["text"]: json.dumps({"intent": row["intent"]}) for row in rows}

@@ -3,21 +3,22 @@
 import json
 from pathlib import Path
 
+from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.data.rows import load
 from pipelines.stages.protocols import Parts
 
 
-def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, path: Path) -> int:
+def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, path: Path) -> list[Digest]:
     """Write the verified rows of a split as JSON lines (``ChatExample`` or ``PreferencePair``), in the order of their
-    content; how many. The file has mode 0600."""
+    content; their names. The file has mode 0600."""
     if split not in manifest.parts:
         raise BadInput(f"{manifest.stage} of {manifest.product} has no split {split!r}: {', '.join(manifest.parts)}")
-    rows = [item.row for item in load(parts, manifest) if item.row["split"] == split]
+    items = [item for item in load(parts, manifest) if item.row["split"] == split]
     path.touch(mode=0o600)
     with path.open("w", encoding="utf-8") as handle:
-        for row in rows:
-            body = row["example"] if row["kind"] == "sft" else row["pair"]
+        for item in items:
+            body = item.row["example"] if item.row["kind"] == "sft" else item.row["pair"]
             handle.write(json.dumps(body, ensure_ascii=False) + "\n")
-    return len(rows)
+    return [item.name for item in items]

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -87,14 +87,15 @@ def best_step(points: Sequence[CurvePoint]) -> int:
 def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[Dataset, Dataset]:
     """The rows that this run will see, checked and drawn in a fixed order, as TRL's columns."""
     kind: type[ChatExample] | type[PreferencePair] = ChatExample if job.stage == "sft" else PreferencePair
-    wanted = {
+    wanted: dict[Literal["train", "validation"], tuple[Path, int]] = {
         "train": (job.train_rows, schedule.steps * schedule.batch_size * schedule.accumulate),
         "validation": (job.validation_rows, schedule.eval_rows),
     }
     made: list[Dataset] = []
     for split, (path, count) in wanted.items():
         rows: list[Any] = read_rows(path, kind)
-        check_rows(tokenizer, rows, job.recipe.max_length, f"{job.product}, {job.stage} {split} rows")
+        where = f"{job.product}, {job.stage} {split} rows"
+        check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
         chosen = drawn(rows, count, job.recipe.seed)
         columns = sft_columns(chosen) if job.stage == "sft" else preference_columns(chosen)
         # As plain Arrow structs the tools would all get the union of their parameters.

@@ -12,7 +12,8 @@ STOPPED = 75
 
 
 class TrainJob(Frozen):
-    """One training run. Row files are JSON lines of `ChatExample` (sft) or `PreferencePair` (preference).
+    """One training run. Row files are JSON lines of `ChatExample` (sft) or `PreferencePair` (preference), and
+    ``row_names`` names their rows, in that order, for a split.
 
     ``parent`` is the folder of the SFT weights that a preference run starts from and compares itself with.
     """
@@ -25,6 +26,7 @@ class TrainJob(Frozen):
     template: Path
     train_rows: Path
     validation_rows: Path
+    row_names: dict[Literal["train", "validation"], tuple[Digest, ...]]
     parent: Path | None
     run_dir: Path
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.records import ChatExample, PreferencePair, ToolSpec
 
@@ -58,14 +59,20 @@ def preference_columns(rows: Sequence[PreferencePair]) -> dict[str, list[Any]]:
     }
 
 
-def check_rows(tokenizer: Tokenizer, rows: Sequence[ChatExample | PreferencePair], max_length: int, where: str) -> None:
-    """Refuse rows without a learnable token and rows longer than ``max_length`` tokens, by their number (from 1).
+def check_rows(
+    tokenizer: Tokenizer,
+    rows: Sequence[ChatExample | PreferencePair],
+    names: Sequence[Digest],
+    max_length: int,
+    where: str,
+) -> None:
+    """Refuse rows without a learnable token and rows longer than ``max_length`` tokens, by their names.
 
     Raises `BadInput`.
     """
     if not rows:
         raise BadInput(f"{where}: there are no rows; the split or the mixture is empty")
-    for number, row in enumerate(rows, start=1):
+    for name, row in zip(names, rows, strict=True):
         for messages in _conversations(row):
             rendered = tokenizer.apply_chat_template(
                 messages,
@@ -76,12 +83,12 @@ def check_rows(tokenizer: Tokenizer, rows: Sequence[ChatExample | PreferencePair
             )
             if 1 not in rendered["assistant_masks"]:
                 raise BadInput(
-                    f"{where}, row {number}: every label is masked, so that it teaches nothing; does the template "
+                    f"{where}, row {name}: every label is masked, so that it teaches nothing; does the template "
                     "mark the assistant's words with {% generation %}?"
                 )
             if len(rendered["input_ids"]) > max_length:
                 raise BadInput(
-                    f"{where}, row {number}: {len(rendered['input_ids'])} tokens, and the recipe's max_length is "
+                    f"{where}, row {name}: {len(rendered['input_ids'])} tokens, and the recipe's max_length is "
                     f"{max_length}; raise it or shorten the row"
                 )
 

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import hex_of
-from data_contracts.errors import BadInput, Refused, Unavailable
+from data_contracts.errors import Refused, Unavailable
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import Recipe, load_recipe
@@ -143,6 +143,7 @@ def _trained(
         template=template.resolve(),
         train_rows=RunFiles(run_dir).rows / "train.jsonl",
         validation_rows=RunFiles(run_dir).rows / "validation.jsonl",
+        row_names={},
         parent=None if parent is None else parts.store.tree(parent.weights),
         run_dir=run_dir,
     )
@@ -182,10 +183,11 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     files = RunFiles(job.run_dir)
     files.rows.mkdir(parents=True, exist_ok=True)
     try:
-        for split, path in (("train", job.train_rows), ("validation", job.validation_rows)):
-            if write_training_file(parts, data, split, path) == 0:
-                raise BadInput(f"{job.product}: data set {data.digest} ({data.stage}) has no rows in its {split} split")
-        files.job.write_text(job.model_dump_json(indent=2))
+        names = {
+            "train": write_training_file(parts, data, "train", job.train_rows),
+            "validation": write_training_file(parts, data, "validation", job.validation_rows),
+        }
+        files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
         launcher.launch(files.job, job.run_dir)
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
