@@ -91,7 +91,7 @@ def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = Non
         template=TEMPLATE,
         train_rows=write_rows(folder / "rows" / "train.jsonl", rows["train"]),
         validation_rows=write_rows(folder / "rows" / "validation.jsonl", rows["validation"]),
-        row_names={split: [row.digest for row in found] for split, found in rows.items()},
+        row_names={split: tuple(row.digest for row in found) for split, found in rows.items()},
         parent=parent,
         run_dir=folder,
     )

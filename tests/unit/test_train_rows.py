@@ -41,7 +41,7 @@ def test_a_row_that_does_not_fit_is_named(tokenizer: Any, make: Any) -> None:
 @pytest.mark.filterwarnings("ignore:return_assistant_tokens_mask==True but chat template")  # what is tested here
 def test_a_row_without_a_learnable_token_is_named(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
-    with pytest.raises(BadInput, match="train, row sha256:[0-9a-f]{64}: every label is masked"):
+    with pytest.raises(BadInput, match=r"train, row sha256:[0-9a-f]{64}: every label is masked"):
         _check(tokenizer, make_chats(2), 512, "train")
 
 

@@ -184,8 +184,8 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     files.rows.mkdir(parents=True, exist_ok=True)
     try:
         names = {
-            "train": write_training_file(parts, data, "train", job.train_rows),
-            "validation": write_training_file(parts, data, "validation", job.validation_rows),
+            "train": tuple(write_training_file(parts, data, "train", job.train_rows)),
+            "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
         }
         files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
         launcher.launch(files.job, job.run_dir)
