@@ -7,7 +7,8 @@ from typing import Any
 from data_contracts.errors import Unavailable
 
 CONCURRENCY = 16
-_TRIES = 4
+TRIES = 4
+WAIT_S = 2.0
 _TIMEOUT_S = 300.0
 
 
@@ -44,22 +45,25 @@ async def _ask_all(
                 answers[item] = await _ask(client, url, item, body)
             progress(len(answers))
 
-        async with asyncio.TaskGroup() as group:
-            for item, body in questions.items():
-                group.create_task(ask(item, body))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for item, body in questions.items():
+                    group.create_task(ask(item, body))
+        except ExceptionGroup as failures:  # the first failure stops the others and says it all
+            raise failures.exceptions[0] from None
     return answers
 
 
 async def _ask(client: Any, url: str, item: str, body: dict[str, Any]) -> str:
     import httpx
 
-    for attempt in range(1, _TRIES + 1):
+    for attempt in range(1, TRIES + 1):
         try:
             answer = await client.post(f"{url}/chat/completions", json=body)
         except httpx.TransportError as error:
-            if attempt == _TRIES:
-                raise Unavailable(f"no answer from {url} to item {item} in {_TRIES} tries: {error!r}") from error
-            await asyncio.sleep(2.0**attempt)
+            if attempt == TRIES:
+                raise Unavailable(f"no answer from {url} to item {item} in {TRIES} tries: {error!r}") from error
+            await asyncio.sleep(WAIT_S * attempt)
             continue
         if answer.status_code != 200:
             raise Unavailable(f"{url} answered item {item} with status {answer.status_code}; see the server's log")

@@ -10,22 +10,30 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
+from pydantic import JsonValue
 
 from data_contracts.errors import Unavailable
 from evals.suite import Suite
-
-_TIMEOUT_S = 1800
 
 
 def engine() -> str:
     return f"lm-eval {version('lm_eval')}"
 
 
-def item_scores(suite: Suite, url: str, name: str, tokenizer: Path) -> tuple[dict[str, dict[str, float]], bytes]:
-    """Metrics by item, and lm-eval's own record of the samples. ``url`` ends in ``/v1``, ``name`` is the served model,
-    ``tokenizer`` the base's folder. Raises `Unavailable` when lm-eval fails, with the end of what it printed."""
+class Probed(NamedTuple):
+    """Metrics by item, and what each choice was given: its log-likelihood, and whether it is the greedy text."""
+
+    scores: dict[str, dict[str, float]]
+    likelihoods: dict[str, JsonValue]
+
+
+def probe(suite: Suite, url: str, name: str, tokenizer: Path) -> Probed:
+    """Score every item. ``url`` ends in ``/v1``, ``name`` is the served model, ``tokenizer`` the base's folder.
+
+    Raises `Unavailable` when lm-eval fails, with the end of what it printed."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "task.yaml").write_text(yaml.safe_dump(_task(suite)))
@@ -35,15 +43,15 @@ def item_scores(suite: Suite, url: str, name: str, tokenizer: Path) -> tuple[dic
             env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")},
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
         )
         if done.returncode != 0:
             raise Unavailable(f"lm-eval failed on suite {suite.name}: ...{done.stderr.strip()[-600:]}")
-        record = next((folder / "out").rglob("samples_*.jsonl")).read_bytes()
-    samples = [json.loads(line) for line in record.splitlines()]
-    return {
-        sample["doc"]["id"]: {metric: float(sample[metric]) for metric in suite.metrics} for sample in samples
-    }, record
+        lines = next((folder / "out").rglob("samples_*.jsonl")).read_text().splitlines()
+    samples = {sample["doc"]["id"]: sample for sample in map(json.loads, lines)}
+    return Probed(
+        {item: {metric: float(sample[metric]) for metric in suite.metrics} for item, sample in samples.items()},
+        {item: sample["filtered_resps"] for item, sample in samples.items()},
+    )
 
 
 def _task(suite: Suite) -> dict[str, object]:

@@ -147,13 +147,13 @@ def _by_likelihood(
     items = suite.items()
     say = _progress(suite, subject, len(items))
     say(0)
-    scores, record = lm_harness.item_scores(suite, parts.server.url(), name, parts.store.tree(base.tree))
-    if scores.keys() != {item.id for item in items}:
-        raise Refused(f"lm-eval scored {len(scores)} items of suite {suite.name}, which has {len(items)}")
+    probed = lm_harness.probe(suite, parts.server.url(), name, parts.store.tree(base.tree))
+    if probed.scores.keys() != {item.id for item in items}:
+        raise Refused(f"lm-eval scored {len(probed.scores)} items of suite {suite.name}, which has {len(items)}")
     say(len(items))
-    scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=scores[item.id]) for item in items)
+    scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
     engine = f"{lm_harness.engine()}, {chat.engine(parts.server.url())}"
-    return scored, parts.store.put_bytes(record), engine
+    return scored, parts.store.put_json(probed.likelihoods), engine
 
 
 def _template(parts: EvalParts, product: Product, digest: Digest) -> str:

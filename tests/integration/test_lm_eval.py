@@ -157,4 +157,4 @@ def test_a_failing_lm_eval_says_why(
 ) -> None:
     suite = load_suite(Path(product.suites[1]))
     with pytest.raises(Unavailable, match="lm-eval failed on suite choices"):
-        lm_harness.item_scores(suite, tiny_vllm.url(), "nobody", tiny_line.store.tree(tiny_base_manifest.tree))
+        lm_harness.probe(suite, tiny_vllm.url(), "nobody", tiny_line.store.tree(tiny_base_manifest.tree))

@@ -1,0 +1,77 @@
+"""Asking many questions: all are answered, or the error names one that was not."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from data_contracts.errors import Unavailable
+from evals import chat
+
+
+class Server(ThreadingHTTPServer):
+    """Answers ``echo ITEM``; hangs up on the first try of "shaky", has status 500 for "broken"."""
+
+    daemon_threads = True
+    seen: Counter[str]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        item = json.loads(self.rfile.read(int(self.headers["content-length"])))["item"]
+        self.server.seen[item] += 1
+        if item == "shaky" and self.server.seen[item] == 1:
+            self.connection.close()
+            return
+        body = json.dumps({"choices": [{"message": {"content": f"echo {item}"}}]}).encode()
+        self.send_response(500 if item == "broken" else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.seen = Counter()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def ask(server: Server, *items: str) -> dict[str, str]:
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    return chat.ask_all(url, {item: {"item": item} for item in items}, lambda done: None)
+
+
+def test_every_question_gets_its_own_answer(server):
+    items = [f"i{n}" for n in range(50)]
+    assert ask(server, *items) == {item: f"echo {item}" for item in items}
+
+
+def test_a_lost_connection_is_tried_again(server, monkeypatch):
+    monkeypatch.setattr(chat, "WAIT_S", 0.01)
+    assert ask(server, "shaky", "calm") == {"shaky": "echo shaky", "calm": "echo calm"}
+    assert server.seen["shaky"] == 2
+
+
+def test_an_error_answer_stops_the_run_and_names_the_item(server):
+    with pytest.raises(Unavailable, match="item broken with status 500"):
+        ask(server, "calm", "broken")
+    assert server.seen["broken"] == 1
+
+
+def test_a_server_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(chat, "WAIT_S", 0.01)
+    with pytest.raises(Unavailable, match="item a in 4 tries"):
+        chat.ask_all("http://127.0.0.1:9/v1", {"a": {}}, lambda done: None)
+    with pytest.raises(Unavailable, match="version"):
+        chat.engine("http://127.0.0.1:9/v1")
