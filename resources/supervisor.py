@@ -20,6 +20,7 @@ import psutil
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.frozen import Frozen
 from resources.locks import FileLocks
+from resources.processes import end_marked
 
 MARK = "ASSAY_SUPERVISED_BY"
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
@@ -104,7 +105,7 @@ class Supervisor:
                 self._call("shutdown")
                 if daemon is not None:
                     psutil.wait_procs([daemon], timeout=60)
-            self._sweep()
+            end_marked(MARK, str(self.run))
 
     def state(self, name: str) -> str:
         """supervisord's word for it: RUNNING, STARTING, BACKOFF, FATAL, STOPPED, ..."""
@@ -140,7 +141,7 @@ class Supervisor:
         if alive:
             self._reread()
             return
-        self._sweep()
+        end_marked(MARK, str(self.run))
         self.socket.unlink(missing_ok=True)
         with (self.logs / "supervisord.start.log").open("wb") as output:
             subprocess.run(
@@ -185,31 +186,6 @@ class Supervisor:
     def _daemon_process(self) -> psutil.Process | None:
         pid = cast(int, self._call("getPID"))
         return psutil.Process(pid) if psutil.pid_exists(pid) else None
-
-    def _sweep(self) -> None:
-        """End every process that carries our mark, except this one and its parents."""
-        me = psutil.Process()
-        spared = {me.pid, *(parent.pid for parent in me.parents())}
-        ours = [process for process in psutil.process_iter() if process.pid not in spared and self._marked(process)]
-        for process in ours:
-            _signal(process.terminate)
-        _, stubborn = psutil.wait_procs(ours, timeout=10)
-        for process in stubborn:
-            _signal(process.kill)
-        psutil.wait_procs(stubborn, timeout=5)
-
-    def _marked(self, process: psutil.Process) -> bool:
-        try:
-            return bool(process.environ().get(MARK) == str(self.run))
-        except (psutil.Error, OSError):
-            return False
-
-
-def _signal(send: Any) -> None:
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        return
 
 
 def _listening(port: int) -> bool:
