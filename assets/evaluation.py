@@ -8,7 +8,7 @@ from assets.outcome import materialized, table
 from data_contracts.manifests import BaseManifest
 from data_contracts.verdicts import EvalResult, LayerResults
 from evals.run import evaluate_layer
-from evals.suite import Layer
+from evals.suite import Layer, load_suites
 from pipelines.wiring import Line
 from resources.dagster import Manifests
 
@@ -30,6 +30,9 @@ def layer_asset(layer: Layer, description: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[LayerResults]:
         product = line.product(context.partition_key)
         model = candidate_model(context, line, manifests, config)
+        if not any(suite.layer == layer for suite in load_suites(product)):
+            nothing = LayerResults(product=product.name, model=model.digest, layer=layer, results={})
+            return materialized((nothing, True), {"note": "the product names no suite of this layer"})
         base = line.store.get_manifest(model.base, BaseManifest)
         made = evaluate_layer(line, product, layer, base, model, champion_model(line, product))
         return materialized(made, {"candidate": model.digest, "scores": _scores(line, made[0])})

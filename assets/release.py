@@ -5,7 +5,7 @@ import dagster as dg
 from assets.candidates import Candidate, candidate_model, judgement
 from assets.evaluation import layers
 from assets.groups import PRODUCTS, asset_in
-from assets.outcome import materialized, table
+from assets.outcome import materialized
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import GateVerdict, LayerResults
 from evals import gate, report
@@ -37,7 +37,6 @@ def verdict(
             "candidate": model.digest,
             "decision": made[0].decision,
             "reason": made[0].reason,
-            "criteria": _criteria(made[0]),
             "report": dg.MetadataValue.md(page.markdown),
         },
     )
@@ -77,21 +76,3 @@ approval = dg.AssetSpec(
 )
 def promotes(manifest: GateVerdict) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=manifest.decision == "promote", description=manifest.reason)
-
-
-def _criteria(found: GateVerdict) -> dg.MarkdownMetadataValue:
-    return table(
-        ("criterion", "n", found.criteria[0].baseline, "candidate", "effect", "interval", "outcome"),
-        [
-            (
-                c.name,
-                c.n,
-                f"{c.baseline_mean:.3f}",
-                f"{c.candidate_mean:.3f}",
-                f"{c.effect:+.3f}",
-                f"[{c.ci_low:+.3f}, {c.ci_high:+.3f}]",
-                c.outcome,
-            )
-            for c in found.criteria
-        ],
-    )

@@ -1,14 +1,15 @@
 """Base -> SFT -> preference tuning -> the candidate. The trainer is a process of its own, started through Pipes."""
 
+from base64 import b64encode
+
 import dagster as dg
 
 from assets.groups import asset_in
 from assets.outcome import materialized
-from assets.plots import loss_curve
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from evals import plots
 from pipelines.recipes.recipe import load_recipe
 from pipelines.stages.train import steps
-from pipelines.stages.train.job import CurvePoint
 from pipelines.wiring import Line
 from resources.dagster import PipesLauncher
 
@@ -69,8 +70,7 @@ def selected(
 
 def _trained(line: Line, made: tuple[CheckpointManifest, bool]) -> dg.MaterializeResult[CheckpointManifest]:
     manifest = made[0]
-    curve = [CurvePoint.model_validate(point) for point in line.store.get_json(manifest.curve)]
+    picture = b64encode(plots.curves({manifest.stage: line.store.get_json(manifest.curve)}).png()).decode()
     metrics = {name: dg.MetadataValue.float(value) for name, value in manifest.metrics.items() if "@" not in name}
-    return materialized(
-        made, {"step": manifest.step, "weights": manifest.weights, "loss": loss_curve(curve), **metrics}
-    )
+    loss = dg.MetadataValue.md(f"![loss by step](data:image/png;base64,{picture})")
+    return materialized(made, {"step": manifest.step, "weights": manifest.weights, "loss curve": loss, **metrics})

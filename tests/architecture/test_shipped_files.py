@@ -1,0 +1,55 @@
+"""Every YAML that ships is read by its own schema, in which an unknown key is an error."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_contracts.contract import load_contract
+from data_contracts.policy import load_policy as load_data_policy
+from evals.policy import load_policy as load_gate_policy
+from evals.suite import load_suite, load_suites
+from pipelines.recipes.product import ROOT, Product, load_product
+from pipelines.recipes.recipe import load_recipe
+from pipelines.stages.signals.policy import load_policy as load_signal_policy
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "data_contracts/contracts": load_contract,
+    "data_contracts/policies": load_data_policy,
+    "evals/policies": load_gate_policy,
+    "evals/suites": load_suite,
+    "pipelines/products": lambda path: load_product(str(path)),
+    "pipelines/recipes": load_recipe,
+    "pipelines/stages/signals": load_signal_policy,
+}
+PACKAGES = ["assets", "data_contracts", "evals", "pipelines", "resources"]
+SHIPPED = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_it_loads(path: Path) -> None:
+    LOADERS[path.parent.as_posix()](ROOT / path)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_an_unknown_key_is_refused(path: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / path).read_text()) | {"colour": "blue"}
+    changed = tmp_path / path.name
+    changed.write_text(yaml.safe_dump(document))
+
+    with pytest.raises(Exception, match=r"(?i)colour"):
+        LOADERS[path.parent.as_posix()](changed)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines/products").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_product_names_only_files_that_are_there(path: Path) -> None:
+    product: Product = load_product(str(path))
+
+    assert product.name == path.stem
+    assert product.file("recipe", product.recipe)
+    assert product.file("template", product.template)
+    assert product.file("data_policy", product.data_policy)
+    assert product.file("gate_policy", product.gate_policy)
+    assert [product.file("contract", source.contract) for source in product.sources]
+    assert {suite.layer for suite in load_suites(product)} == {"product", "safety", "general"}
