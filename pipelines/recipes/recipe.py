@@ -91,7 +91,7 @@ class Recipe(Frozen):
     """``preference`` may be null: then the model is what SFT left."""
 
     method: Literal["full", "lora", "qlora"]
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["auto", "bf16", "fp32"]
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "adafactor"]
     seed: int = Field(ge=0)
     max_length: int = Field(ge=16)
@@ -106,6 +106,12 @@ class Recipe(Frozen):
         if (self.lora is None) != (self.method == "full"):
             raise ValueError("lora is needed for the methods lora and qlora, and must be null for full")
         return self
+
+    def resolved(self, native_bf16: bool) -> "Recipe":
+        """With ``auto`` made definite, so that its digest says what was computed: processors without bfloat16
+        instructions emulate them ten times slower than float32."""
+        definite = "bf16" if native_bf16 else "fp32"
+        return self.model_copy(update={"precision": definite}) if self.precision == "auto" else self
 
     def for_sft(self) -> "Recipe":
         """The part that SFT depends on: a change of the preference section leaves its result valid."""

@@ -8,6 +8,7 @@ import yaml
 
 from data_contracts.errors import BadInput
 from pipelines.recipes.recipe import FOLDER, load_recipe
+from pipelines.stages.train.hardware import computes_bf16
 
 
 def _changed(tmp_path: Path, change: dict[str, Any], section: str = "") -> Path:
@@ -63,3 +64,23 @@ def test_a_change_of_the_preference_section_leaves_sft_valid(tmp_path: Path) -> 
     changed, known = load_recipe(_changed(tmp_path, {"beta": 0.3}, "preference")), load_recipe("billing-assistant")
     assert changed.digest != known.digest
     assert changed.for_sft().digest == known.for_sft().digest
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_becomes_definite_and_part_of_the_digest(native: bool, precision: str) -> None:
+    recipe = load_recipe("billing-assistant")
+    assert recipe.precision == "auto"
+    assert recipe.resolved(native).precision == precision
+    assert recipe.resolved(native).digest != recipe.digest
+    fixed = load_recipe("billing-assistant-gpu")
+    assert fixed.resolved(native) == fixed
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "found"), [("avx2 fma", False, False), ("avx512_bf16", False, True), ("avx2", True, True)]
+)
+def test_bf16_is_computed_where_the_machine_has_it(tmp_path: Path, flags: str, gpu: bool, found: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    if gpu:
+        (tmp_path / "nvidia0").touch()
+    assert computes_bf16(tmp_path / "cpuinfo", tmp_path / "nvidia0") is found

@@ -1,7 +1,9 @@
 """What a training process is given and what it leaves: plain files in its run directory."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
@@ -29,6 +31,12 @@ class TrainJob(Frozen):
     row_names: dict[Literal["train", "validation"], tuple[Digest, ...]]
     parent: Path | None
     run_dir: Path
+
+    @model_validator(mode="after")
+    def _says_what_is_computed(self) -> Self:
+        if self.recipe.precision == "auto":
+            raise ValueError("a job needs a resolved recipe: precision bf16 or fp32, not auto")
+        return self
 
 
 class CurvePoint(Frozen):

@@ -19,6 +19,7 @@ from pipelines.recipes.recipe import Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
 from pipelines.stages.protocols import Parts
 from pipelines.stages.train.base import count_parameters
+from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
 
@@ -116,7 +117,7 @@ def selected(
 
 
 def _recipe(product: Product) -> Recipe:
-    return load_recipe(product.file("recipe", product.recipe))
+    return load_recipe(product.file("recipe", product.recipe)).resolved(computes_bf16())
 
 
 def _trained(
