@@ -8,7 +8,7 @@ _INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def computes_bf16(cpu: Path = _CPU, gpu: Path = _GPU) -> bool:
-    """Whether bfloat16 is at least as fast as float32: on an NVIDIA GPU, or with the processor's instructions for it."""
+    """Whether bfloat16 is as fast as float32: on an NVIDIA GPU, or where the processor has instructions for it."""
     if gpu.exists():
         return True
     words = set(cpu.read_text().split()) if cpu.exists() else set()
