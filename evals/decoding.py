@@ -15,7 +15,7 @@ from pipelines.recipes.product import ROOT, Product
 SHOTS = ROOT / "evals" / "goldens" / "shots.jsonl"
 SHOT_REPLY = "I can only help with billing."
 SEED = 7
-_REPLY_CHARACTERS = 120
+_REPLY_CHARACTERS = 80
 
 
 class Decoding(Frozen):
