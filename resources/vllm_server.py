@@ -18,6 +18,7 @@ from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Refused, Unavailable
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
+from pipelines.stages.train.hardware import computes_bf16
 from resources.adapters import TARGET_MODULES, check_adapter, served_name, write_zero_adapter
 from resources.locks import FileLocks
 from resources.supervisor import Supervisor
@@ -148,7 +149,8 @@ class VllmServer:
         zero_folder = self.store.tree(zero)
         argv = [str(self.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
         argv += ["--served-model-name", f"base-{hex_of(base.digest)}", "--host", "127.0.0.1", "--port", str(self.port)]
-        argv += ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", str(self.max_model_len)]
+        dtype = "bfloat16" if computes_bf16() else "float32"
+        argv += ["--dtype", dtype, "--enforce-eager", "--max-model-len", str(self.max_model_len)]
         argv += ["--enable-lora", "--max-loras", str(self.slots), "--max-lora-rank", str(_allowed_rank(self.max_rank))]
         argv += ["--lora-target-modules", *TARGET_MODULES, "--lora-modules", f"{served_name(zero)}={zero_folder}"]
         argv += ["--trust-request-chat-template", "--generation-config", "vllm", "--middleware", GUARD]
