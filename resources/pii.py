@@ -49,7 +49,7 @@ _OTHER_LABELS = [
     *("CARDINAL", "DATE", "EVENT", "FAC", "LANGUAGE", "LAW", "MONEY", "NORP", "ORDINAL"),
     *("ORG", "PERCENT", "PRODUCT", "QUANTITY", "TIME", "WORK_OF_ART"),
 ]
-_FIRST = ("SECRET", "URL_SECRET", "EMAIL_ADDRESS", "IBAN_CODE", "CREDIT_CARD", "US_SSN", "IP_ADDRESS", "PHONE_NUMBER")
+_FIRST = ("URL_SECRET", "SECRET", "EMAIL_ADDRESS", "IBAN_CODE", "CREDIT_CARD", "US_SSN", "IP_ADDRESS", "PHONE_NUMBER")
 """Where findings overlap the earlier kind wins, then the longer finding: patterns are surer than names."""
 
 

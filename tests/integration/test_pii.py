@@ -3,14 +3,14 @@
 import json
 import socket
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from pipelines.recipes.product import ROOT
 from pipelines.stages.protocols import Finding
 from resources.pii import PresidioAnalyzer
 
-SAMPLES = Path("/work/shared/data/pii/presidio_synth_v2_a.jsonl")
+SAMPLES = ROOT.parent / "shared" / "data" / "pii" / "presidio_synth_v2_a.jsonl"
 # Third-party code that deprecates itself; nothing of ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
