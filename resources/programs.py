@@ -11,6 +11,11 @@ DAGSTER_YAML = """\
 # Written by `assay up` when there is none; yours to edit.
 telemetry:
   enabled: false
+nux:                # no newsletter form in the UI
+  enabled: false
+sensors:            # a slow one does not hold up the approvals
+  use_threads: true
+  num_workers: 4
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 60

@@ -7,7 +7,7 @@ from pipelines.stages.serve.reconcile import reconcile
 from pipelines.wiring import Line
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def reconciliation(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]) -> dg.SkipReason:
     """Make what serves equal to what was recorded; says what it had to do."""
     done = reconcile(line, [line.product(name) for name in PRODUCTS.get_partition_keys()])

@@ -1,5 +1,6 @@
 """A small line behind Dagster: real store, log, keys and gate; made-up scores, no model, no server."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> support.SmallLine:
     return support.SmallLine(tmp_path / "small")
 
 
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 class Runner:
     """Materializes assets of the one product in this process; the instance remembers."""
 
-    def __init__(self, small: support.SmallLine) -> None:
+    def __init__(self, small: support.SmallLine, instance: dg.DagsterInstance) -> None:
         self.small = small
-        self.instance = dg.DagsterInstance.ephemeral()
+        self.instance = instance
         self.manifests = Manifests(small.parts.home / "manifests", small.parts.store)
 
     @property
@@ -49,8 +56,8 @@ class Runner:
 
 
 @pytest.fixture
-def run(small: support.SmallLine) -> Runner:
-    return Runner(small)
+def run(small: support.SmallLine, instance: dg.DagsterInstance) -> Runner:
+    return Runner(small, instance)
 
 
 def reason(result: Any) -> str:

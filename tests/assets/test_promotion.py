@@ -14,6 +14,7 @@ from pipelines.automation.approvals import approvals
 from pipelines.automation.serving import reconciliation
 from pipelines.stages.release.approval import submit
 from tests.assets.conftest import PRODUCT, Runner, reason
+from tests.support import line as support
 from tests.support.line import ANSWER, SmallLine
 
 
@@ -106,11 +107,11 @@ def test_a_rejection_starts_nothing(run: Runner) -> None:
     assert not ticked(run).run_requests
 
 
-def test_two_signatures_where_two_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.support import line as support
-
+def test_two_signatures_where_two_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
     monkeypatch.setattr(support, "NAME", PRODUCT)
-    run = Runner(support.SmallLine(tmp_path / "strict", signatures=2))
+    run = Runner(SmallLine(tmp_path / "strict", signatures=2), instance)
     release = run.small.release()
     submitted(run.small, run.small.signed(release, "alice"))
     first = ticked(run)

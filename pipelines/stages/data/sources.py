@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_contracts.digests import canonical_json
 from data_contracts.errors import BadInput, Unavailable
 from pipelines.recipes.product import ROOT
@@ -140,6 +137,9 @@ def _csv(path: Path, url: str) -> Iterator[Record]:
 
 
 def _parquet(path: Path, url: str) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         batches = pq.ParquetFile(path).iter_batches()
         number = 0
