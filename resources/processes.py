@@ -1,32 +1,52 @@
-"""Processes found again by a mark in their environment, which every descendant inherits."""
+"""Processes of one installation, found again after whoever started them was killed: by a mark in their environment,
+which every descendant inherits, or in their title, for programs that write a title over their environment."""
 
 import contextlib
+from collections.abc import Callable
 
 import psutil
 
+from data_contracts.digests import hex_of, sha256_bytes
 
-def marked(name: str, value: str) -> list[psutil.Process]:
-    """Processes with this environment variable, without this process and its parents."""
-    me = psutil.Process()
-    spared = {me.pid, *(parent.pid for parent in me.parents())}
-    return [process for process in psutil.process_iter() if process.pid not in spared and _has(process, name, value)]
+MARK = "ASSAY_SUPERVISED_BY"
 
 
-def end_marked(name: str, value: str, seconds: float = 10) -> None:
+def title(owner: str) -> str:
+    """The beginning of a titled process's command line. ``owner`` is the supervisor's run folder."""
+    return f"assay-{hex_of(sha256_bytes(owner.encode()))[:12]}"
+
+
+def titled(owner: str) -> list[psutil.Process]:
+    """Processes that carry the owner's title: the parts of a model server."""
+    return _others(lambda process: "".join(process.cmdline()[:1]).startswith(f"{title(owner)}::"))
+
+
+def owned(owner: str) -> list[psutil.Process]:
+    """All processes that the owner's supervisor, or what it started, ever started."""
+    return [*_others(lambda process: bool(process.environ().get(MARK) == owner)), *titled(owner)]
+
+
+def end(processes: list[psutil.Process], seconds: float = 10) -> None:
     """Terminate them, and kill those that are still there after ``seconds``."""
-    found = marked(name, value)
-    for process in found:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(found, timeout=seconds)
+    _, stubborn = psutil.wait_procs(processes, timeout=seconds)
     for process in stubborn:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(stubborn, timeout=5)
 
 
-def _has(process: psutil.Process, name: str, value: str) -> bool:
+def _others(wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Processes that match, without this one and its parents."""
+    me = psutil.Process()
+    spared = {me.pid, *(parent.pid for parent in me.parents())}
+    return [process for process in psutil.process_iter() if process.pid not in spared and _matches(process, wanted)]
+
+
+def _matches(process: psutil.Process, wanted: Callable[[psutil.Process], bool]) -> bool:
     try:
-        return bool(process.environ().get(name) == value)
+        return wanted(process)
     except (psutil.Error, OSError):
         return False

@@ -20,9 +20,8 @@ import psutil
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.frozen import Frozen
 from resources.locks import FileLocks
-from resources.processes import end_marked
+from resources.processes import MARK, end, owned
 
-MARK = "ASSAY_SUPERVISED_BY"
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
@@ -105,7 +104,7 @@ class Supervisor:
                 self._call("shutdown")
                 if daemon is not None:
                     psutil.wait_procs([daemon], timeout=60)
-            end_marked(MARK, str(self.run))
+            end(owned(str(self.run)))
 
     def state(self, name: str) -> str:
         """supervisord's word for it: RUNNING, STARTING, BACKOFF, FATAL, STOPPED, ..."""
@@ -141,7 +140,7 @@ class Supervisor:
         if alive:
             self._reread()
             return
-        end_marked(MARK, str(self.run))
+        end(owned(str(self.run)))
         self.socket.unlink(missing_ok=True)
         with (self.logs / "supervisord.start.log").open("wb") as output:
             subprocess.run(

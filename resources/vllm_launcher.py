@@ -10,19 +10,18 @@ import sys
 from pathlib import Path
 
 from data_contracts.digests import tree_digest, tree_files
-from resources.processes import end_marked
-
-MARK = "ASSAY_VLLM_PLAN"
+from resources.processes import MARK, end, title, titled
 
 
 def main(plan_file: Path) -> None:
-    end_marked(MARK, str(plan_file))  # vLLM's engine is a process of its own and outlives a kill of its server
+    owner = os.environ[MARK]
+    end(titled(owner))  # vLLM's engine is a process of its own and outlives a kill of its server
     plan = json.loads(plan_file.read_bytes())
     for tree, folder in plan["trees"].items():
         found = tree_digest(tree_files(Path(folder)))
         if found != tree:
             sys.exit(f"refusing to serve {folder}: its files have digest {found}, recorded was {tree}")
-    os.execve(plan["argv"][0], plan["argv"], os.environ | plan["env"] | {MARK: str(plan_file)})
+    os.execve(plan["argv"][0], plan["argv"], os.environ | plan["env"] | {"VLLM_PROCESS_NAME_PREFIX": title(owner)})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from data_contracts.digests import Digest
@@ -18,6 +17,7 @@ from data_contracts.errors import Missing, Refused, Tampered
 from data_contracts.manifests import BaseManifest
 from pipelines.wiring import Line
 from resources.adapters import served_name
+from resources.processes import titled
 from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_adapter
 from tests.support.leaks import asking, leaks
@@ -114,6 +114,7 @@ def test_one_changed_byte_stops_an_adapter(
         tiny_vllm.ensure_loaded("sha256:" + "1" * 64)
 
 
+@pytest.mark.drill
 def test_a_killed_server_comes_back_and_takes_its_adapters_again(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, adapters: list[Digest]
 ) -> None:
@@ -121,14 +122,14 @@ def test_a_killed_server_comes_back_and_takes_its_adapters_again(
     before = ask(tiny_vllm.ensure_loaded(adapters[0]), "hello")
     killed = tiny_line.supervisor.pid("vllm")
     assert killed is not None
-    children = psutil.Process(killed).children(recursive=True)
+    engine = titled(str(tiny_line.supervisor.run))
+    assert engine
     os.kill(killed, signal.SIGKILL)
     tiny_vllm.ensure_running(tiny_base_manifest)
     assert tiny_vllm.loaded() == [tiny_vllm.base_name()]
     assert ask(tiny_vllm.ensure_loaded(adapters[0]), "hello") == before
     assert tiny_line.supervisor.pid("vllm") != killed
-    _, left = psutil.wait_procs(children, timeout=10)
-    assert left == [], "the engine of the killed server still runs"
+    assert not any(process.is_running() for process in engine), "the engine of the killed server still runs"
 
 
 @contextmanager

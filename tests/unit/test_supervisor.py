@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from data_contracts.errors import BadInput, Unavailable
-from resources.processes import marked
-from resources.supervisor import MARK, Program, Supervisor
+from resources.processes import owned
+from resources.supervisor import Program, Supervisor
 from tests.support.ports import free_ports
 
 SERVER = """
@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
 
 
 def ours(supervisor: Supervisor) -> list[psutil.Process]:
-    return marked(MARK, str(supervisor.run))
+    return owned(str(supervisor.run))
 
 
 def test_up_waits_for_health_and_down_leaves_no_process_behind(make: Callable[..., Supervisor]) -> None:
