@@ -104,6 +104,7 @@ def test_a_second_trainer_does_not_touch_the_run(tmp_path: Path, tiny_base: Path
     assert "another trainer is at work" in first.log.read_text()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning:mlflow")  # mlflow's own
 def test_metrics_reach_mlflow_as_numbers(tmp_path: Path, tiny_base: Path) -> None:
     from mlflow import MlflowClient
 

@@ -1,13 +1,16 @@
 """Rows that would teach nothing, or that do not fit, are refused by name and without their text."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_contracts.errors import BadInput
 from data_contracts.records import ChatExample
-from pipelines.stages.train.rows import check_rows, drawn, read_rows
+from pipelines.stages.train.rows import check_rows, order, read_rows
 from tests.support.tiny import CHATML, make_tiny_base
 from tests.support.training import TEMPLATE, make_chats, make_pairs, write_rows
 
@@ -58,7 +61,21 @@ def test_a_broken_row_is_named_without_its_text(tmp_path: Path) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-def test_the_draw_is_fixed_by_the_seed() -> None:
-    rows = make_chats(20)
-    assert drawn(rows, 8, 1) == drawn(rows, 8, 1) != drawn(rows, 8, 2)
-    assert sorted(row.digest for row in drawn(rows, 50, 1)) == sorted(row.digest for row in rows)
+@given(
+    st.lists(st.integers(10, 200), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 150), st.integers(0, 99)
+)
+def test_every_row_is_seen_once_before_one_is_seen_twice(lengths: list[int], batch: int, count: int, seed: int) -> None:
+    found = order(lengths, batch, count, seed)
+    assert found == order(lengths, batch, count, seed)
+    assert len(found) == count
+    seen = Counter(found)
+    times = {seen[index] for index in range(len(lengths))}
+    assert max(times) - min(times) <= 1
+
+
+def test_rows_of_like_length_share_a_batch() -> None:
+    lengths = [10, 90, 11, 91, 12, 92, 13, 93]
+    found = order(lengths, 2, 8, seed=3)
+    batches = [{lengths[index] > 50 for index in found[start : start + 2]} for start in range(0, 8, 2)]
+    assert all(len(batch) == 1 for batch in batches)
+    assert found != order(lengths, 2, 8, seed=4)

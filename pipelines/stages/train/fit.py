@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import datasets
 import torch
+import torch.utils.deterministic as deterministic
 from datasets import Dataset, Json
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import utils as trl_utils
 
-from data_contracts.errors import BadInput, Tampered
+from data_contracts.errors import BadInput, Tampered, Unavailable
 from data_contracts.records import ChatExample, PreferencePair
 from pipelines.recipes.recipe import Schedule
 from pipelines.stages.train.checkpoints import SEAL, is_whole, newest_whole, seal, step_of
@@ -21,7 +23,7 @@ from pipelines.stages.train.guards import Watchman
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.model import load_model, load_tokenizer, save_weights
 from pipelines.stages.train.progress import Sink
-from pipelines.stages.train.rows import check_rows, drawn, preference_columns, read_rows, sft_columns
+from pipelines.stages.train.rows import check_rows, order, preference_columns, read_rows, sft_columns
 from pipelines.stages.train.watch import Stop, Watch, curve, guard_loss
 
 
@@ -34,6 +36,8 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
     recipe, schedule = job.recipe, schedule_of(job)
     # Every result, and so every name made from it, must come out the same from the same job.
     torch.use_deterministic_algorithms(True)
+    # That would fill memory before it is used, to find reads of unset memory: 7 % of a step.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in torch's stubs
     set_seed(recipe.seed)  # TRL would build the adapter before it seeds
     datasets.disable_caching()  # rows stay in memory: erasure need not look for copies
     datasets.disable_progress_bars()
@@ -43,6 +47,7 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
     train, validation = _rows(job, schedule, tokenizer)
     resume_from = _resume(files)
     model = load_model(job)
+    _score_answers_only()
     trainer = _trainer(job, schedule, model, tokenizer, train, validation, fresh=resume_from is None)
     watchman = Watchman(recipe.guards)
     guard_loss(trainer, watchman)
@@ -87,20 +92,34 @@ def best_step(points: Sequence[CurvePoint]) -> int:
 def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[Dataset, Dataset]:
     """The rows that this run will see, checked and drawn in a fixed order, as TRL's columns."""
     kind: type[ChatExample] | type[PreferencePair] = ChatExample if job.stage == "sft" else PreferencePair
-    wanted: dict[Literal["train", "validation"], tuple[Path, int]] = {
+    sources: dict[Literal["train", "validation"], tuple[Path, int]] = {
         "train": (job.train_rows, schedule.steps * schedule.batch_size * schedule.accumulate),
         "validation": (job.validation_rows, schedule.eval_rows),
     }
     made: list[Dataset] = []
-    for split, (path, count) in wanted.items():
+    for split, (path, count) in sources.items():
         rows: list[Any] = read_rows(path, kind)
         where = f"{job.product}, {job.stage} {split} rows"
-        check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
-        chosen = drawn(rows, count, job.recipe.seed)
+        lengths = check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
+        wanted = count if split == "train" else min(count, len(rows))
+        chosen = [rows[index] for index in order(lengths, schedule.batch_size, wanted, job.recipe.seed)]
         columns = sft_columns(chosen) if job.stage == "sft" else preference_columns(chosen)
         # As plain Arrow structs the tools would all get the union of their parameters.
         made.append(Dataset.from_dict(columns).cast_column("chat_template_kwargs", Json()))
     return made[0], made[1]
+
+
+def _score_answers_only() -> None:
+    """Project only the positions that have a label through the output layer.
+
+    TRL does so where Triton runs, and elsewhere scores the prompts too and throws that away: on a CPU some 40 % of a
+    step. The one use of this name in that module is that decision.
+    """
+    if not hasattr(trl_utils, "_use_triton"):
+        raise Unavailable(
+            "this version of trl decides elsewhere what to score: pin the version in requirements/core.txt"
+        )
+    trl_utils._use_triton = lambda device: True
 
 
 def _resume(files: RunFiles) -> Path | None:
@@ -141,6 +160,7 @@ def _trainer(
         "eval_on_start": fresh,
         "save_strategy": "steps",
         "save_steps": schedule.checkpoint_every,
+        "train_sampling_strategy": "sequential",  # the rows come in the order of their batches
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),

@@ -31,9 +31,21 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def drawn(rows: Sequence[R], count: int, seed: int) -> list[R]:
-    """``count`` rows, or all when there are fewer, in an order fixed by ``seed``."""
-    return random.Random(seed).sample(rows, min(count, len(rows)))
+def order(lengths: Sequence[int], batch: int, count: int, seed: int) -> list[int]:
+    """Which rows make up the batches, one after another: ``count`` indices into ``lengths``, fixed by ``seed``.
+
+    Each pass draws every row once (the last one as many as are still needed) and puts rows of like length into one
+    batch, so that little is spent on padding.
+    """
+    drawn: list[int] = []
+    draw = random.Random(seed)
+    while len(drawn) < count:
+        once = draw.sample(range(len(lengths)), min(len(lengths), count - len(drawn)))
+        once.sort(key=lengths.__getitem__)
+        batches = [once[start : start + batch] for start in range(0, len(once), batch)]
+        draw.shuffle(batches)
+        drawn += [index for each in batches for index in each]
+    return drawn
 
 
 def template_kwargs(tools: Sequence[ToolSpec]) -> dict[str, Any]:
@@ -65,14 +77,17 @@ def check_rows(
     names: Sequence[Digest],
     max_length: int,
     where: str,
-) -> None:
-    """Refuse rows without a learnable token and rows longer than ``max_length`` tokens, by their names.
+) -> list[int]:
+    """The tokens of each row (of a pair: of its longer side). Rows without a learnable token and rows of more than
+    ``max_length`` tokens are refused by their names.
 
     Raises `BadInput`.
     """
     if not rows:
         raise BadInput(f"{where}: there are no rows; the split or the mixture is empty")
+    lengths = []
     for name, row in zip(names, rows, strict=True):
+        longest = 0
         for messages in _conversations(row):
             rendered = tokenizer.apply_chat_template(
                 messages,
@@ -86,11 +101,14 @@ def check_rows(
                     f"{where}, row {name}: every label is masked, so that it teaches nothing; does the template "
                     "mark the assistant's words with {% generation %}?"
                 )
-            if len(rendered["input_ids"]) > max_length:
-                raise BadInput(
-                    f"{where}, row {name}: {len(rendered['input_ids'])} tokens, and the recipe's max_length is "
-                    f"{max_length}; raise it or shorten the row"
-                )
+            longest = max(longest, len(rendered["input_ids"]))
+        if longest > max_length:
+            raise BadInput(
+                f"{where}, row {name}: {longest} tokens, and the recipe's max_length is {max_length}; raise it or "
+                "shorten the row"
+            )
+        lengths.append(longest)
+    return lengths
 
 
 def _conversations(row: ChatExample | PreferencePair) -> list[list[dict[str, str]]]:
