@@ -1,6 +1,8 @@
 # Assay. `make demo` shows the whole line; `make test` runs the tests. Both set up what they need first.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Where this is set, every process compiles torch, vLLM and Dagster again before it starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test drills up down lint clean
 help:
