@@ -66,7 +66,7 @@ async def _ask(client: Any, url: str, item: str, body: dict[str, Any]) -> str:
             await asyncio.sleep(WAIT_S * attempt)
             continue
         if answer.status_code != 200:
-            raise Unavailable(f"{url} answered item {item} with status {answer.status_code}; see the server's log")
+            raise Unavailable(f"{url} answered item {item} with status {answer.status_code}: {answer.text[:300]}")
         text = answer.json()["choices"][0]["message"]["content"]
         return text if isinstance(text, str) else ""
     raise AssertionError("unreachable")

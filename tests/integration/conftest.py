@@ -22,7 +22,7 @@ def tiny_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
             trust_root=home.parent / "trust",
             products=home / "products",
             serve_slots=6,
-            serve_max_model_len=512,
+            serve_max_model_len=2048,
             reconcile_seconds=1,
             gateway_port=gateway,
             vllm_port=vllm,

@@ -152,6 +152,7 @@ def test_a_model_of_another_base_is_refused(
         evaluate_layer(tiny_line, product, "product", tiny_base_manifest, stranger, None)
 
 
+@pytest.mark.drill
 def test_a_failing_lm_eval_says_why(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product
 ) -> None:
