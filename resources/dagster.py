@@ -91,6 +91,6 @@ class PipesLauncher:
 
     def launch(self, job_file: Path, run_dir: Path) -> None:
         injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        with dg.open_pipes_session(self.context, injector, reader) as session:
+        with dg.open_pipes_session(self.context.op_execution_context, injector, reader) as session:
             environment = session.get_bootstrap_env_vars()
             SubprocessLauncher(self.mlflow_uri, environment=environment).launch(job_file, run_dir)
