@@ -78,4 +78,4 @@ def test_rows_of_like_length_share_a_batch() -> None:
     found = order(lengths, 2, 8, seed=3)
     batches = [{lengths[index] > 50 for index in found[start : start + 2]} for start in range(0, 8, 2)]
     assert all(len(batch) == 1 for batch in batches)
-    assert found != order(lengths, 2, 8, seed=4)
+    assert len({tuple(order(lengths, 2, 8, seed)) for seed in range(9)}) > 1
