@@ -32,7 +32,7 @@ class Installation:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1200,
         )
         assert done.returncode == expect, f"assay {' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return (done.stdout + done.stderr).strip()

@@ -9,14 +9,14 @@ import pytest
 from data_contracts.chain import live_releases
 from tests.e2e.conftest import PRODUCT, REVIEWER, Installation
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def live(installation: Installation) -> str | None:
     return live_releases(installation.line().log.records()).get((PRODUCT, "production"))
 
 
-def wait_until_live(installation: Installation, release: str, seconds: float = 180) -> None:
+def wait_until_live(installation: Installation, release: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while live(installation) != release:
         assert time.monotonic() < deadline, installation.assay("status")
