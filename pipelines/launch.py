@@ -17,6 +17,7 @@ _LINE = re.compile(
     r" - dagster - (?P<level>[A-Z]+) - \S+ - [0-9a-f-]{36} - (\d+ - )?"
     r"(?P<step>[a-z0-9_]+) - ((?P<event>[A-Z_]+) - )?(?P<text>.*)"
 )
+_SHOWN = ("INFO", "WARNING", "ERROR")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -70,7 +71,7 @@ def progress(lines: Iterable[str]) -> Iterator[str]:
             yield f"+ {step}: {found['text'].rpartition(' in ')[2].rstrip('.')}"
         elif found["event"] == "STEP_FAILURE":
             failed = step
-        elif found["event"] is None and found["level"] in ("INFO", "WARNING", "ERROR"):
+        elif found["event"] is None and found["level"] in _SHOWN and "were not executed" not in found["text"]:
             yield f"  {step}: {found['text']}"
 
 
