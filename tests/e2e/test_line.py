@@ -9,7 +9,7 @@ import pytest
 from data_contracts.chain import live_releases
 from tests.e2e.conftest import PRODUCT, REVIEWER, Installation
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.drill]
 
 
 def live(installation: Installation) -> str | None:
