@@ -110,6 +110,7 @@ class Remembering:
         self.store, self.server = line.store, NoServer()
 
 
+@pytest.mark.drill  # random weights do not always begin as the last check wants: open
 def test_calls_are_asked_scored_and_remembered(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product, model: ModelManifest
 ) -> None:
