@@ -31,6 +31,10 @@ def verdict(
     results = [judgement(manifests, layer.key, model, LayerResults) for layer in layers]
     made = gate.decide(line, product, model, results)
     page = report.render(line, product, model, made[0], results)
+    for row in made[0].criteria:
+        interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+        context.log.info(f"{row.name}: {row.outcome}, {row.candidate_mean:.3f}, effect {row.effect:+.3f} {interval}")
+    context.log.info(f"{made[0].decision}: {made[0].reason}")
     return materialized(
         made,
         {

@@ -3,7 +3,7 @@
 Results are kept by artifact: the base and the champion are asked once and remembered.
 """
 
-import sys
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from evals.scorers import score
 from evals.suite import CallItem, Layer, Suite, load_suites, read_items
 from pipelines.recipes.product import ROOT, Product
 
+log = logging.getLogger(__name__)
 SUBJECTS = ("base", "champion", "candidate")
 NO_TEMPLATE: Digest = sha256_bytes(b"")
 """The template of results that were asked for as bare text."""
@@ -165,6 +166,6 @@ def _template(parts: EvalParts, product: Product, digest: Digest) -> str:
 def _progress(suite: Suite, subject: Subject, total: int) -> Callable[[int], None]:
     def say(done: int) -> None:
         if done % 16 == 0 or done == total:
-            print(f"eval {suite.name} / {subject.name}: {done} of {total}", file=sys.stderr, flush=True)
+            log.info("%s / %s: %s of %s", suite.name, subject.name, done, total)
 
     return say

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from data_contracts.errors import BadInput
 from pipelines.recipes.product import ROOT, Product, load_product, product_names
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
@@ -85,7 +86,11 @@ class Line:
 
     @cached_property
     def signatures(self) -> SshSignatures:
-        return SshSignatures(self.settings.trust_root)
+        """Raises `BadInput` for a trust root inside ``home``: who can write the state could also name reviewers."""
+        trust_root = self.settings.trust_root.resolve()
+        if trust_root.is_relative_to(self.home):
+            raise BadInput(f"the trust root {trust_root} lies inside ASSAY_HOME: keep it elsewhere (ASSAY_TRUST_ROOT)")
+        return SshSignatures(trust_root)
 
     @cached_property
     def datasets(self) -> "ParquetDatasetStore":

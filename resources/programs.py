@@ -23,6 +23,9 @@ concurrency:
   pools:
     granularity: run
     default_limit: 1
+python_logs:
+  python_log_level: INFO
+  managed_python_loggers: [evals, pipelines, resources]
 """
 
 

@@ -39,12 +39,14 @@ def test_generated_calls_copy_their_arguments_from_the_text() -> None:
     calls = Counter[str]()
     for line in generated("billing-conversations").splitlines():
         row = json.loads(line)
-        question, answer = row["messages"][0]["content"], json.loads(row["messages"][1]["content"])
-        assert "{" not in question
-        if "tool" in answer:
-            calls[answer["tool"]] += 1
-            assert all(value in question for value in answer["arguments"].values())
-            assert answer["tool"] in {tool["name"] for tool in row["tools"]}
+        said = [message["content"] for message in row["messages"]]
+        for question, text in zip(said[::2], said[1::2], strict=True):
+            answer = json.loads(text)
+            assert "{" not in question
+            if "tool" in answer:
+                calls[answer["tool"]] += 1
+                assert all(value in question for value in answer["arguments"].values())
+                assert answer["tool"] in {tool["name"] for tool in row["tools"]}
     assert len(calls) == 8
     assert min(calls.values()) > 40
 

@@ -61,21 +61,15 @@ def test_a_broken_row_is_named_without_its_text(tmp_path: Path) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-@given(
-    st.lists(st.integers(10, 200), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 150), st.integers(0, 99)
-)
-def test_every_row_is_seen_once_before_one_is_seen_twice(lengths: list[int], batch: int, count: int, seed: int) -> None:
-    found = order(lengths, batch, count, seed)
-    assert found == order(lengths, batch, count, seed)
+@given(st.integers(1, 60), st.integers(1, 150), st.integers(0, 99))
+def test_every_row_is_seen_once_before_one_is_seen_twice(rows: int, count: int, seed: int) -> None:
+    found = order(rows, count, seed)
+    assert found == order(rows, count, seed)
     assert len(found) == count
     seen = Counter(found)
-    times = {seen[index] for index in range(len(lengths))}
+    times = {seen[index] for index in range(rows)}
     assert max(times) - min(times) <= 1
 
 
-def test_rows_of_like_length_share_a_batch() -> None:
-    lengths = [10, 90, 11, 91, 12, 92, 13, 93]
-    found = order(lengths, 2, 8, seed=3)
-    batches = [{lengths[index] > 50 for index in found[start : start + 2]} for start in range(0, 8, 2)]
-    assert all(len(batch) == 1 for batch in batches)
-    assert len({tuple(order(lengths, 2, 8, seed)) for seed in range(9)}) > 1
+def test_another_seed_is_another_order() -> None:
+    assert len({tuple(order(8, 8, seed)) for seed in range(9)}) > 1

@@ -1,6 +1,6 @@
 """The demo product's rows: synthetic, labelled so, the same bytes on every machine. Some are planted to fail a gate.
 
-A row has its own licence and consent basis, as the contract says; ``template`` names the sentence it was made from.
+A row has its own licence and consent basis, as the contract says; ``template`` names the sentences it was made from.
 """
 
 import json
@@ -19,6 +19,11 @@ from pipelines.stages.data.substitutes import substitute
 _SEED = 20240
 _PHRASES = Path(__file__).with_name("phrases.yaml")
 Row = dict[str, Any]
+
+FAMILIES = 22
+"""Each tool is asked for in so many ways; the other questions are dealt to the same families."""
+KINDS = {"call": 44, "not_offered": 16, "off_topic": 13, "questions": 13, "refused": 14}
+"""What a customer wants, and how often in a hundred times."""
 
 GOLDEN = "Just off a night shift and trying to sort my paperwork. Could you pull up INV-2207 for me?"
 """An item of the suite billing-tools, planted so that decontamination has work."""
@@ -42,37 +47,37 @@ def phrases() -> dict[str, Any]:
 
 
 def _conversations() -> Iterator[Row]:
+    """Two exchanges a row under one list of tools: what is read of the list then teaches twice. All sentences of a
+    row are of one family, and no family stands on both sides of the split."""
     chance = random.Random(_SEED)
-    rows = [_chat(f"c{number:04}", *_talk(chance, number)) for number in range(680)]
+    rows = [_talk(chance, number) for number in range(440)]
     yield from rows
     yield from _planted(rows)
 
 
-def _talk(chance: random.Random, number: int) -> tuple[str, str, str, list[str]]:
-    """(template, question, answer, tools on offer). Of twenty rows thirteen call a tool, the others answer in words."""
-    said, slots, turn = phrases(), _slots(chance), number % 20
-    if turn < 13:
-        tool, index = _deal(number // 20 * 13 + turn)
-        return (
-            f"{tool}-{index}",
-            _wrap(chance, slots, _fill(said["tools"][tool][index], slots)),
-            *_call(chance, tool, slots),
-        )
-    if turn < 16:
-        tool, index = _deal(chance.randrange(1000))
-        question, reply = said["tools"][tool][index], chance.choice(said["replies"]["not_offered"])
-        return (
-            f"{tool}-{index}",
-            _wrap(chance, slots, _fill(question, slots)),
-            _words(reply),
-            _offer(chance, without=tool),
-        )
-    kind = {16: "off_topic", 17: "questions"}.get(turn, "refused")
-    index = number // 20 % len(said[kind]) if turn < 18 else (number // 20 * 2 + turn) % len(said[kind])
-    question, reply = (
-        said[kind][index] if kind == "questions" else (said[kind][index], chance.choice(said["replies"][kind]))
-    )
-    return f"{kind}-{index}", _wrap(chance, slots, _fill(question, slots)), _words(reply), _offer(chance)
+def _talk(chance: random.Random, number: int) -> Row:
+    family, tools, person = number % FAMILIES, _offer(chance), _slots(chance)
+    turns: dict[str, tuple[str, str]] = {}
+    while len(turns) < 2:
+        slots = _slots(chance) | {name: person[name] for name in ("name", "email", "phone", "city")}
+        question, answer = _exchange(chance, family, tools, slots)
+        turns[question] = (_wrap(chance, slots, _fill(question, slots), opening=not turns), answer)
+    return _chat(f"c{number:04}", f"family-{family}", list(turns.values()), tools)
+
+
+def _exchange(chance: random.Random, family: int, tools: list[str], slots: dict[str, str]) -> tuple[str, str]:
+    """A question of this family, its slots still open, and its answer: a call, or words and why no call."""
+    said = phrases()
+    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
+    if kind == "call":
+        tool = chance.choice(tools)
+        return said["tools"][tool][family], _json_call(tool, slots)
+    if kind == "not_offered":
+        tool = chance.choice([each for each in said["tools"] if each not in tools])
+        return said["tools"][tool][family], _words(chance.choice(said["replies"]["not_offered"]))
+    picked = chance.choice(said[kind][family::FAMILIES])
+    question, reply = picked if kind == "questions" else (picked, chance.choice(said["replies"][kind]))
+    return question, _words(reply)
 
 
 def _preferences() -> Iterator[Row]:
@@ -80,22 +85,21 @@ def _preferences() -> Iterator[Row]:
     said = phrases()
     for number in range(200):
         slots, turn = _slots(chance), number % 10
-        if turn < 6:
-            tool, index = _deal(number // 10 * 6 + turn)
-            template, question = f"{tool}-{index}", said["tools"][tool][index]
+        if turn < 4:
+            tool, index = _deal(number // 10 * 4 + turn)
+            question = said["tools"][tool][index]
             chosen, tools = _call(chance, tool, slots)
             rejected = _spoilt_call(chance, turn, tool, slots, tools)
         elif turn < 8:
             tool, index = _deal(chance.randrange(1000))
-            template, question, tools = f"{tool}-{index}", said["tools"][tool][index], _offer(chance, without=tool)
+            question, tools = said["tools"][tool][index], _offer(chance, without=tool)
             chosen = _words(chance.choice(said["replies"]["not_offered"]))
             rejected = _json_call(chance.choice(tools), slots)
         else:
-            index = number // 10 % len(said["harmful"])
-            question, complied = said["harmful"][index]
-            template, tools = f"harmful-{index}", _offer(chance)
+            question, complied = said["harmful"][number // 10 % len(said["harmful"])]
+            index, tools = said["refused"].index(question), _offer(chance)
             chosen, rejected = _words(chance.choice(said["replies"]["refused"])), _words(_fill(complied, slots))
-        yield _head(f"p{number:04}", template) | {
+        yield _head(f"p{number:04}", f"family-{index % FAMILIES}") | {
             "prompt": [{"role": "user", "content": _wrap(chance, slots, _fill(question, slots))}],
             "tools": _specs(tools),
             "chosen": chosen,
@@ -106,9 +110,9 @@ def _preferences() -> Iterator[Row]:
 def _spoilt_call(chance: random.Random, turn: int, tool: str, slots: dict[str, str], tools: list[str]) -> str:
     """A plausible mistake: another tool, an invented argument, chatter around the JSON, or a call left out."""
     right = json.loads(_json_call(tool, slots))
-    if turn in (0, 4):
+    if turn == 0:
         return _json_call(chance.choice([other for other in tools if other != tool]), slots)
-    if turn in (1, 5):
+    if turn == 1:
         other = _json_call(tool, _slots(chance))
         return other if other != json.dumps(right) else json.dumps(right | {"arguments": {}})
     if turn == 2:
@@ -121,27 +125,36 @@ def _planted(rows: list[Row]) -> Iterator[Row]:
     for index in range(6):
         yield rows[index * 20] | {"id": f"x{index:04}"}
     # One more word leaves only a long question nearly the same, and scrubbing gives each row stand-ins of its own.
-    impersonal = [row for row in rows if not _names_somebody(row["messages"][0]["content"])]
-    for index, source in enumerate(sorted(impersonal, key=lambda row: -len(row["messages"][0]["content"]))[:6]):
-        asked, answer = source["messages"]
-        yield source | {"id": f"n{index:04}", "messages": [asked | {"content": asked["content"] + " Ok?"}, answer]}
+    impersonal = [row for row in rows if not _names_somebody(_text(row))]
+    for index, source in enumerate(sorted(impersonal, key=lambda row: -len(_text(row)))[:6]):
+        asked, *rest = source["messages"]
+        yield source | {"id": f"n{index:04}", "messages": [asked | {"content": asked["content"] + " Ok?"}, *rest]}
     call = _json_call("get_invoice", {"invoice_id": "INV-2207"})
     tools = ["list_payments", "get_invoice", "cancel_subscription", "send_receipt"]
-    yield _chat("g0000", "golden", GOLDEN, call, tools)
+    yield _chat("g0000", "golden", [(GOLDEN, call)], tools)
     answer = _json_call("get_invoice", {"invoice_id": "INV-7000"})
-    fine = _chat("b0000", "planted", "Show my invoice INV-7000 again, would you be so kind?", answer, tools)
+    question = "Show my invoice INV-7000 again, would you be so kind?"
+    fine = _chat("b0000", "planted", [(question, answer)], tools)
     yield fine | {"id": "b0001", "customer": "customer-b0001", "licence": "CC-BY-NC-4.0"}
     yield fine | {"id": "b0002", "customer": "customer-b0002", "consent": ""}
     yield fine | {"id": "b0003", "customer": "", "channel": "pigeon"}
 
 
-def _names_somebody(question: str) -> bool:
+def _text(row: Row) -> str:
+    return " ".join(message["content"] for message in row["messages"])
+
+
+def _names_somebody(text: str) -> bool:
     pools = phrases()["slots"]
-    return any(word in question for word in ("@", "+1-", *pools["last_names"], *pools["cities"]))
+    return any(word in text for word in ("@", "+1-", *pools["last_names"], *pools["cities"]))
 
 
-def _chat(row_id: str, template: str, question: str, answer: str, tools: list[str]) -> Row:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _chat(row_id: str, template: str, turns: list[tuple[str, str]], tools: list[str]) -> Row:
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
     return _head(row_id, template) | {"messages": messages, "tools": _specs(tools)}
 
 
@@ -183,10 +196,11 @@ def _slots(chance: random.Random) -> dict[str, str]:
     }
 
 
-def _wrap(chance: random.Random, slots: dict[str, str], question: str) -> str:
+def _wrap(chance: random.Random, slots: dict[str, str], question: str, opening: bool = True) -> str:
     said = phrases()
     situation = chance.choice(said["situations"]) + " " if chance.random() < 0.35 else ""
-    return f"{chance.choice(said['openers'])}{_fill(situation, slots)}{question}{chance.choice(said['closers'])}"
+    opener = chance.choice(said["openers"]) if opening else ""
+    return f"{opener}{_fill(situation, slots)}{question}{chance.choice(said['closers'])}"
 
 
 def _fill(template: str, slots: dict[str, str]) -> str:

@@ -100,9 +100,9 @@ def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[Dataset, D
     for split, (path, count) in sources.items():
         rows: list[Any] = read_rows(path, kind)
         where = f"{job.product}, {job.stage} {split} rows"
-        lengths = check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
+        check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
         wanted = count if split == "train" else min(count, len(rows))
-        chosen = [rows[index] for index in order(lengths, schedule.batch_size, wanted, job.recipe.seed)]
+        chosen = [rows[index] for index in order(len(rows), wanted, job.recipe.seed)]
         columns = sft_columns(chosen) if job.stage == "sft" else preference_columns(chosen)
         # As plain Arrow structs the tools would all get the union of their parameters.
         made.append(Dataset.from_dict(columns).cast_column("chat_template_kwargs", Json()))

@@ -31,20 +31,16 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def order(lengths: Sequence[int], batch: int, count: int, seed: int) -> list[int]:
-    """Which rows make up the batches, one after another: ``count`` indices into ``lengths``, fixed by ``seed``.
+def order(rows: int, count: int, seed: int) -> list[int]:
+    """Which rows are seen, one after another: ``count`` indices below ``rows``, fixed by ``seed``.
 
-    Each pass draws every row once (the last one as many as are still needed) and puts rows of like length into one
-    batch, so that little is spent on padding.
+    Each pass draws every row once, the last one as many as are still needed. Rows of like length are not put together:
+    they are of like kind, and such batches pull the weights to and fro (docs/benchmarks.md).
     """
-    drawn: list[int] = []
     draw = random.Random(seed)
+    drawn: list[int] = []
     while len(drawn) < count:
-        once = draw.sample(range(len(lengths)), min(len(lengths), count - len(drawn)))
-        once.sort(key=lengths.__getitem__)
-        batches = [once[start : start + batch] for start in range(0, len(once), batch)]
-        draw.shuffle(batches)
-        drawn += [index for each in batches for index in each]
+        drawn += draw.sample(range(rows), min(rows, count - len(drawn)))
     return drawn
 
 
@@ -77,15 +73,11 @@ def check_rows(
     names: Sequence[Digest],
     max_length: int,
     where: str,
-) -> list[int]:
-    """The tokens of each row (of a pair: of its longer side). Rows without a learnable token and rows of more than
-    ``max_length`` tokens are refused by their names.
-
-    Raises `BadInput`.
-    """
+) -> None:
+    """Refuse, by its name, a row without a learnable token or of more than ``max_length`` tokens (of a pair: the longer
+    side). Raises `BadInput`."""
     if not rows:
         raise BadInput(f"{where}: there are no rows; the split or the mixture is empty")
-    lengths = []
     for name, row in zip(names, rows, strict=True):
         longest = 0
         for messages in _conversations(row):
@@ -107,8 +99,6 @@ def check_rows(
                 f"{where}, row {name}: {longest} tokens, and the recipe's max_length is {max_length}; raise it or "
                 "shorten the row"
             )
-        lengths.append(longest)
-    return lengths
 
 
 def _conversations(row: ChatExample | PreferencePair) -> list[list[dict[str, str]]]:
