@@ -61,7 +61,7 @@ def promotion(
     context: dg.AssetExecutionContext, config: Promotion, line: dg.ResourceParam[Line]
 ) -> tuple[Result, Result, Result]:  # type: ignore[type-arg]  # of several results, Dagster wants the bare type
     """One act, three things to see. A failed canary is shown as it was found, and leaves the champion."""
-    ask = GatewayAsk(f"http://127.0.0.1:{line.settings.gateway_port}", operator_key(line.home))
+    ask = GatewayAsk(line.gateway_url, operator_key(line.home))
     try:
         record = promote(line, line.product(context.partition_key), config.release, ask)
     except AssayError:

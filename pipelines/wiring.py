@@ -72,6 +72,10 @@ class Line:
     def products(self) -> list[Product]:
         return [self.product(name) for name in product_names(self.settings.products)]
 
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.gateway_port}"
+
     @cached_property
     def store(self) -> FsspecArtifactStore:
         return FsspecArtifactStore(self.settings.store_url or str(self.home / "store"), self.home / "cache")

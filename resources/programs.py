@@ -24,7 +24,7 @@ concurrency:
     granularity: run
     default_limit: 1
 python_logs:
-  python_log_level: INFO
+  python_log_level: DEBUG
   managed_python_loggers: [evals, pipelines, resources]
 """
 
