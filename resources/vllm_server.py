@@ -25,6 +25,7 @@ from resources.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[1]
 GUARD = "resources.vllm_guard.AdapterGuard"
+LORA_ON_CPU = "resources.vllm_lora_cpu.GroupedLora"
 ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
     "VLLM_NO_USAGE_STATS": "1",
@@ -154,6 +155,7 @@ class VllmServer:
         argv += ["--enable-lora", "--max-loras", str(self.slots), "--max-lora-rank", str(_allowed_rank(self.max_rank))]
         argv += ["--lora-target-modules", *TARGET_MODULES, "--lora-modules", f"{served_name(zero)}={zero_folder}"]
         argv += ["--trust-request-chat-template", "--generation-config", "vllm", "--middleware", GUARD]
+        argv += ["--worker-extension-cls", LORA_ON_CPU]
         argv += ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
         return {
             "base": base.payload(),

@@ -18,7 +18,7 @@ from data_contracts.manifests import BaseManifest
 from pipelines.wiring import Line
 from resources.adapters import served_name
 from resources.processes import titled
-from resources.vllm_server import VllmServer
+from resources.vllm_server import ROOT, VllmServer
 from tests.support.adapters import tiny_adapter
 from tests.support.leaks import asking, leaks
 from tests.support.ports import free_ports
@@ -52,6 +52,38 @@ def test_the_check_catches_a_server_without_the_guard(
         base = f"base-{tiny_base_manifest.digest.removeprefix('sha256:')}"
         wrong = leaks(asking(url), [base, *map(served_name, adapters[:2])], PROMPTS)
     assert set(wrong) == {base}
+
+
+def test_adapters_on_a_cpu_compute_what_the_reference_code_computes(tiny_line: Line) -> None:
+    """Ours against vLLM's own, on tokens of several adapters; a token of none gets nothing."""
+    program = """
+import torch
+from vllm.lora.ops.torch_ops import lora_ops
+theirs = {name: getattr(lora_ops, name) for name in ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")}
+from resources import vllm_lora_cpu as ours
+torch.manual_seed(0)
+x, a, b = torch.randn(40, 24), torch.randn(3, 1, 8, 24), torch.randn(3, 1, 16, 8)
+for indices in (torch.randint(0, 3, (40,)), torch.full((40,), 2)):
+    made = []
+    for shrink, expand, piece in (theirs.values(), (ours.bgmv_shrink, ours.bgmv_expand, ours.bgmv_expand_slice)):
+        low, whole, part = torch.zeros(40, 8), torch.ones(40, 16), torch.ones(40, 20)
+        shrink(x, a, low, indices, 0.5)
+        expand(low, b, whole, indices, add_inputs=True)
+        piece(low, b, part, indices, 3, 16, add_inputs=False)
+        made.append((low, whole, part))
+    for one, other in zip(*made):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+assert not ours.grouped(x, a, torch.full((40,), -1)).any()
+from vllm.lora.punica_wrapper import punica_cpu
+assert punica_cpu.bgmv_shrink is lora_ops.bgmv_shrink is ours.bgmv_shrink
+"""
+    done = subprocess.run(
+        [tiny_line.settings.serve_python, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_guard_refuses_requests_for_the_base_and_closes_other_paths(
@@ -134,13 +166,12 @@ def test_a_killed_server_comes_back_and_takes_its_adapters_again(
 
 @contextmanager
 def unguarded(line: Line, slots: int) -> Iterator[str]:
-    """The same vLLM as ours, but without the guard: the base answers without an adapter, and no slot stays empty."""
+    """vLLM as it comes: the base answers without an adapter, no slot stays empty, its own low-rank code computes."""
     plan = json.loads((line.home / "serve" / "plan.json").read_text())
     argv, port = list(plan["argv"]), free_ports(1)[0]
-    at = argv.index("--middleware")
-    del argv[at : at + 2]
-    at = argv.index("--lora-modules")
-    del argv[at : at + 2]
+    for option in ("--middleware", "--worker-extension-cls", "--lora-modules"):
+        at = argv.index(option)
+        del argv[at : at + 2]
     argv[argv.index("--port") + 1] = str(port)
     argv[argv.index("--max-loras") + 1] = str(slots)
     with (line.home / "logs" / "unguarded.log").open("wb") as output:

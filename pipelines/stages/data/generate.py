@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 FAMILIES = 22
 """Each tool is asked for in so many ways; the other questions are dealt to the same families."""
-KINDS = {"call": 44, "not_offered": 16, "off_topic": 13, "questions": 13, "refused": 14}
+KINDS = {"call": 52, "not_offered": 8, "off_topic": 14, "questions": 12, "refused": 14}
 """What a customer wants, and how often in a hundred times."""
 
 GOLDEN = "Just off a night shift and trying to sort my paperwork. Could you pull up INV-2207 for me?"
@@ -50,7 +50,7 @@ def _conversations() -> Iterator[Row]:
     """Two exchanges a row under one list of tools: what is read of the list then teaches twice. All sentences of a
     row are of one family, and no family stands on both sides of the split."""
     chance = random.Random(_SEED)
-    rows = [_talk(chance, number) for number in range(440)]
+    rows = [_talk(chance, number) for number in range(500)]
     yield from rows
     yield from _planted(rows)
 
@@ -85,8 +85,8 @@ def _preferences() -> Iterator[Row]:
     said = phrases()
     for number in range(200):
         slots, turn = _slots(chance), number % 10
-        if turn < 4:
-            tool, index = _deal(number // 10 * 4 + turn)
+        if turn < 5:
+            tool, index = _deal(number // 10 * 5 + turn)
             question = said["tools"][tool][index]
             chosen, tools = _call(chance, tool, slots)
             rejected = _spoilt_call(chance, turn, tool, slots, tools)
