@@ -17,6 +17,8 @@ _LINE = re.compile(
     r" - dagster - (?P<level>[A-Z]+) - \S+ - [0-9a-f-]{36} - (\d+ - )?"
     r"(?P<step>[a-z0-9_]+) - ((?P<event>[A-Z_]+) - )?(?P<text>.*)"
 )
+# What Dagster says of a blocking check that failed; why is what its asset noted last.
+_CHECK = re.compile(r"(?P<asset>\w+/[\w/]+): (?P<check>\w+)")
 _SHOWN = ("INFO", "WARNING", "ERROR")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,11 +60,13 @@ def materialize(selection: str, product: str, home: Path, say: Callable[[str], N
 def progress(lines: Iterable[str]) -> Iterator[str]:
     """What a person wants to see of a run's log: steps done or failed with the reason, and the steps' own notes."""
     failed = ""
+    noted: dict[str, str] = {}
     for raw in lines:
         line = _COLOUR.sub("", raw.rstrip())
         found = _LINE.search(line)
         if failed and line and not found and not line.startswith("dagster._core"):
-            yield f"x {failed}: {line}"
+            check = _CHECK.fullmatch(line)
+            yield f"x {check['asset']}: {noted.get(check['asset'], check['check'])}" if check else f"x {failed}: {line}"
             failed = ""
         if found is None:
             continue
@@ -72,6 +76,7 @@ def progress(lines: Iterable[str]) -> Iterator[str]:
         elif found["event"] == "STEP_FAILURE":
             failed = step
         elif found["event"] is None and found["level"] in _SHOWN and "were not executed" not in found["text"]:
+            noted[step] = found["text"]
             yield f"  {step}: {found['text']}"
 
 

@@ -26,3 +26,16 @@ Stack Trace:
         "+ data/raw: 25ms",
         "x data/ledger: data_contracts.errors.Refused: licence CC-BY-NC-4.0 is not allowed",
     ]
+
+
+def test_a_verdict_that_holds_is_shown_with_its_reason() -> None:
+    log = f"""\
+{HEAD} - INFO - {RUN} - release__verdict - hold: failed: calls-better-than-base
+{HEAD} - ERROR - {RUN} - 11956 - release__verdict_promotes - STEP_FAILURE - Execution of step failed.
+
+dagster._core.errors.DagsterAssetCheckFailedError: 1 blocking asset check failed with ERROR severity:
+release/verdict: promotes
+
+Stack Trace:
+"""
+    assert list(progress(log.splitlines()))[-1] == "x release/verdict: hold: failed: calls-better-than-base"
