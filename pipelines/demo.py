@@ -76,6 +76,12 @@ def live_release(line: Line, product: str, environment: str) -> str | None:
     return live_releases(line.log.records()).get((product, environment))
 
 
+def pending(line: Line) -> list[str]:
+    """The product's releases that wait for approval, oldest first."""
+    waiting = json.loads(assay("pending", "--json", quiet=True))
+    return [release for release in waiting if line.store.get_manifest(release, ReleaseManifest).product == PRODUCT]
+
+
 def wait_for_promotion(line: Line, release: str, environment: str, minutes: float = 5) -> None:
     """Until the approvals sensor has promoted the release; the audit log tells each step."""
     seen = len(line.log.records())
@@ -160,16 +166,15 @@ def main() -> None:
     line = Line()
     product = line.product(PRODUCT)
     reviewer = make_trust_root(line)
-    with part("Data, training, evaluation, gate (Dagster; done work is skipped)"):
-        assay("run", PRODUCT)
-    release = assay("pending", "--json", quiet=True)
-    waiting = [r for r in json.loads(release) if line.store.get_manifest(r, ReleaseManifest).product == PRODUCT]
-    candidate = waiting[-1] if waiting else live_release(line, PRODUCT, product.environment)
-    if candidate is None:
-        raise AssayError("the gate did not promote the candidate, so there is nothing to approve: see the report above")
-    with part("Standing system: Dagster, MLflow, vLLM, gateway"):
-        assay("up")
     try:
+        with part("Data, training, evaluation, gate (Dagster; done work is skipped)"):
+            assay("run", PRODUCT)
+        waiting = pending(line)
+        candidate = waiting[-1] if waiting else live_release(line, PRODUCT, product.environment)
+        if candidate is None:
+            raise AssayError("the gate did not promote the candidate, so there is nothing to approve: see above")
+        with part("Standing system: Dagster, MLflow, vLLM, gateway"):
+            assay("up")
         with part("Approval by signature, then promotion by the sensor: challenger, canary, champion"):
             if waiting:
                 assay("approve", candidate, "--key", str(reviewer), "--as", REVIEWER)

@@ -75,10 +75,10 @@ class VllmServer:
 
         Raises `Tampered` or `Missing` for a damaged base, `Unavailable` when the server does not come up.
         """
-        if self._answers_for(base.digest):
+        if self._serves(base.digest):
             return
         with self.locks.hold("vllm"):
-            if self._answers_for(base.digest):
+            if self._serves(base.digest):
                 return
             plan = self._plan(base)
             if self._recorded() != plan:
@@ -170,6 +170,10 @@ class VllmServer:
             folder = Path(temporary) / "zero"
             write_zero_adapter(base_folder, base.digest, folder)
             return self.store.put_tree(folder)
+
+    def _serves(self, base: Digest) -> bool:
+        """Our own server does: another installation's may answer on this port."""
+        return self.supervisor.state("vllm") == "RUNNING" and self._recorded() is not None and self._answers_for(base)
 
     def _answers_for(self, base: Digest) -> bool:
         try:
