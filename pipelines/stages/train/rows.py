@@ -35,7 +35,7 @@ def order(rows: int, count: int, seed: int) -> list[int]:
     """Which rows are seen, one after another: ``count`` indices below ``rows``, fixed by ``seed``.
 
     Each pass draws every row once, the last one as many as are still needed. Rows of like length are not put together:
-    they are of like kind, and such batches pull the weights to and fro (docs/benchmarks.md).
+    they tend to be of like kind, and a batch should be mixed.
     """
     draw = random.Random(seed)
     drawn: list[int] = []
