@@ -85,8 +85,8 @@ def _preferences() -> Iterator[Row]:
     said = phrases()
     for number in range(200):
         slots, turn = _slots(chance), number % 10
-        if turn < 3:
-            tool, index = _deal(number // 10 * 3 + turn)
+        if turn < 5:
+            tool, index = _deal(number // 10 * 5 + turn)
             question = said["tools"][tool][index]
             chosen, tools = _call(chance, tool, slots)
             rejected = _spoilt_call(chance, turn, tool, slots, tools)
@@ -108,14 +108,16 @@ def _preferences() -> Iterator[Row]:
 
 
 def _spoilt_call(chance: random.Random, turn: int, tool: str, slots: dict[str, str], tools: list[str]) -> str:
-    """A plausible mistake: another tool, an invented argument, or chatter around the JSON."""
+    """A plausible mistake: another tool, an invented argument, chatter around the JSON, or a call left out."""
     right = json.loads(_json_call(tool, slots))
     if turn == 0:
         return _json_call(chance.choice([other for other in tools if other != tool]), slots)
     if turn == 1:
         other = _json_call(tool, _slots(chance))
         return other if other != json.dumps(right) else json.dumps(right | {"arguments": {}})
-    return f"Sure, I can do that for you! {json.dumps(right)}"
+    if turn == 2:
+        return f"Sure, I can do that for you! {json.dumps(right)}"
+    return _words(phrases()["replies"]["not_offered"][0])
 
 
 def _planted(rows: list[Row]) -> Iterator[Row]:
