@@ -2,9 +2,12 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_contracts.frozen import Frozen
+
+NO_TOOL = "none"
+"""In an answer, where a tool's name would stand: words, no call."""
 
 
 class ToolSpec(Frozen):
@@ -13,6 +16,13 @@ class ToolSpec(Frozen):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")
     description: str
     parameters: dict[str, str] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_tool(cls, name: str) -> str:
+        if name == NO_TOOL:
+            raise ValueError(f"no tool may be called {NO_TOOL!r}: an answer in words has that name in its place")
+        return name
 
 
 class Message(Frozen):

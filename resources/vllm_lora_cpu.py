@@ -1,7 +1,7 @@
 """Low-rank adapters on a CPU, one matrix product an adapter instead of one a token. Runs inside vLLM's worker, which
 imports it for ``--worker-extension-cls``; on a GPU nothing of it is used.
 
-vLLM's reference code copies an adapter's weights for every token, some 60 MB a token of a 135M-parameter model, and
+vLLM's reference code copies an adapter's weights for every token (20 MB at rank 16 on all layers of SmolLM2-135M), and
 gives a token without an adapter (index -1) the last slot's. Here such a token gets none.
 """
 

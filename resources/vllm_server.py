@@ -173,7 +173,7 @@ class VllmServer:
 
     def _serves(self, base: Digest) -> bool:
         """Our own server does: another installation's may answer on this port."""
-        return self.supervisor.state("vllm") == "RUNNING" and self._recorded() is not None and self._answers_for(base)
+        return self.supervisor.state("vllm") == "RUNNING" and self._answers_for(base)
 
     def _answers_for(self, base: Digest) -> bool:
         try:

@@ -8,16 +8,15 @@ import dagster as dg
 import pytest
 
 from resources.dagster import ManifestIOManager, Manifests
-from tests.support import line as support
+from tests.support.line import SmallLine
 
 PRODUCT = "billing-assistant"
 """The partition: a product that the code location knows."""
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> support.SmallLine:
-    monkeypatch.setattr(support, "NAME", PRODUCT)
-    return support.SmallLine(tmp_path / "small")
+def small(tmp_path: Path) -> SmallLine:
+    return SmallLine(tmp_path / "small", PRODUCT)
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class Runner:
     """Materializes assets of the one product in this process; the instance remembers."""
 
-    def __init__(self, small: support.SmallLine, instance: dg.DagsterInstance) -> None:
+    def __init__(self, small: SmallLine, instance: dg.DagsterInstance) -> None:
         self.small = small
         self.instance = instance
         self.manifests = Manifests(small.parts.home / "manifests", small.parts.store)
@@ -56,7 +55,7 @@ class Runner:
 
 
 @pytest.fixture
-def run(small: support.SmallLine, instance: dg.DagsterInstance) -> Runner:
+def run(small: SmallLine, instance: dg.DagsterInstance) -> Runner:
     return Runner(small, instance)
 
 

@@ -14,7 +14,6 @@ from pipelines.automation.approvals import approvals
 from pipelines.automation.serving import reconciliation
 from pipelines.stages.release.approval import submit
 from tests.assets.conftest import PRODUCT, Runner, reason
-from tests.support import line as support
 from tests.support.line import ANSWER, SmallLine
 
 
@@ -107,11 +106,8 @@ def test_a_rejection_starts_nothing(run: Runner) -> None:
     assert not ticked(run).run_requests
 
 
-def test_two_signatures_where_two_are_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
-) -> None:
-    monkeypatch.setattr(support, "NAME", PRODUCT)
-    run = Runner(SmallLine(tmp_path / "strict", signatures=2), instance)
+def test_two_signatures_where_two_are_needed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    run = Runner(SmallLine(tmp_path / "strict", PRODUCT, signatures=2), instance)
     release = run.small.release()
     submitted(run.small, run.small.signed(release, "alice"))
     first = ticked(run)

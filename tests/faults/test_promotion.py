@@ -14,7 +14,8 @@ from pipelines.stages.release.rollback import rollback
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve import routes
 from pipelines.stages.serve.routes import read_routes
-from tests.support.line import NAME, REPORT, SmallLine
+from tests.support.line import REPORT, SmallLine
+from tests.support.pieces import NAME
 
 Place = tuple[SmallLine, ReleaseManifest]
 

@@ -76,8 +76,8 @@ def gateway(
     releases = []
     for seed in (11, 12):
         weights = tiny_adapter(tiny_line.store, tiny_base_manifest, scratch, seed)
-        release = registered(tiny_line, product, tiny_base_manifest.digest, weights)
-        tiny_line.registry.register(product.name, release, {"adapter": tiny_line.store.tree(weights)}, {})
+        files = {"adapter": tiny_line.store.tree(weights)}
+        release = registered(tiny_line, product, tiny_base_manifest.digest, weights, files)
         releases.append(release)
     tiny_line.supervisor.up(["gateway"], seconds=120)
     headers = {"authorization": f"Bearer {create_key(tiny_line.home, product.tenant)}"}

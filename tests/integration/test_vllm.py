@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from data_contracts.digests import Digest
-from data_contracts.errors import Missing, Refused, Tampered
+from data_contracts.errors import Missing, Refused, Tampered, Unavailable
 from data_contracts.manifests import BaseManifest
 from pipelines.wiring import Line
 from resources.adapters import served_name
@@ -109,6 +109,21 @@ def test_adapters_beyond_the_slots_push_out_the_longest_unused_never_the_base(
         ask(served_name(adapters[0]), "hello")
     assert ask(tiny_vllm.ensure_loaded(adapters[0]), "hello") == alone[adapters[0]]
     assert len(set(alone.values())) == len(adapters)
+
+
+def test_the_server_of_another_installation_is_not_taken_for_ours(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    """It answers for the same base on the port that both ask for."""
+    other = Line(
+        tiny_line.settings.model_copy(update={"home": tmp_path, "store_url": str(tiny_line.settings.home / "store")})
+    )
+    try:
+        with pytest.raises(Unavailable, match="ASSAY_VLLM_PORT"):
+            other.server.ensure_running(tiny_base_manifest)
+    finally:
+        other.supervisor.down()
+    assert tiny_vllm.loaded()
 
 
 def test_a_name_never_binds_other_bytes(tiny_line: Line, tiny_vllm: VllmServer, adapters: list[Digest]) -> None:

@@ -3,9 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest, SignedHead
+from evals.answers import words
 from pipelines.recipes.product import Product
 from resources.adapters import served_name
 from resources.artifact_store import FsspecArtifactStore
@@ -23,6 +23,7 @@ from resources.audit_log import FileAuditLog
 from resources.locks import FileLocks
 from resources.traces import SqliteTraceStore
 from tests.support.ports import free_ports
+from tests.support.registry import FakeRegistry
 from tests.support.tiny import CHATML
 
 ANY = sha256_bytes(b"not looked at")
@@ -46,8 +47,10 @@ def tiny_product(folder: Path, name: str = "billing", tenant: str = "acme") -> P
     )
 
 
-def registered(parts: Any, product: Product, base: Digest, weights: Digest) -> Digest:
-    """A release of this adapter that was registered and approved, by the log."""
+def registered(
+    parts: Any, product: Product, base: Digest, weights: Digest, files: Mapping[str, Path] | None = None
+) -> Digest:
+    """A release of this adapter that was registered and approved, by the log and the registry."""
     template = parts.store.put_bytes(product.file("template", product.template).read_bytes())
     model = ModelManifest(
         product=product.name,
@@ -81,6 +84,7 @@ def registered(parts: Any, product: Product, base: Digest, weights: Digest) -> D
         action_key=ANY,
     )
     digest: Digest = parts.store.put_manifest(release)
+    parts.registry.register(product.name, digest, files or {}, {})
     for event in ("release.registered", "approval.accepted"):
         parts.log.append(event, product.name, {"release": digest, "environment": product.environment}, actor="test")
     return digest
@@ -89,20 +93,6 @@ def registered(parts: Any, product: Product, base: Digest, weights: Digest) -> D
 def chain(parts: Any, product: Product, release: Digest | None, event: str = "promotion.recorded") -> None:
     """Record that this release is live from now on."""
     parts.log.append(event, product.name, {"release": release, "environment": product.environment}, actor="test")
-
-
-@dataclass
-class FakeRegistry:
-    aliases: dict[str, Digest | None] = field(default_factory=dict)
-    down: bool = False
-
-    def alias(self, product: str, name: str) -> Digest | None:
-        if self.down:
-            raise ConnectionError("the registry is down")
-        return self.aliases.get(product)
-
-    def set_alias(self, product: str, name: str, release: Digest | None) -> None:
-        self.aliases[product] = release
 
 
 class FakeVllm:
@@ -148,7 +138,7 @@ class FakeVllm:
         if body["messages"][-1]["content"] == "too long":
             return JSONResponse({"error": {"message": "the prompt is too long", "code": 400}}, status_code=400)
         trace = f"chatcmpl-{request.headers['x-request-id']}"
-        text = json.dumps({"reply": body["model"]})
+        text = words(body["model"])
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         whole = {"id": trace, "object": "chat.completion", "created": 1, "model": body["model"]}
         if not body["stream"]:

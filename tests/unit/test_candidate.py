@@ -9,7 +9,9 @@ from pipelines.stages.release.audit import check_log
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.registered import awaiting_approval, find_release, latest_registered
 from pipelines.stages.release.rollback import rollback
-from tests.support.line import NAME, REPORT, FakeRegistry, SmallLine
+from tests.support.line import REPORT, SmallLine
+from tests.support.pieces import NAME
+from tests.support.registry import FakeRegistry
 
 
 @pytest.fixture(scope="module")

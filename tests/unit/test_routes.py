@@ -43,7 +43,7 @@ def test_everything_follows_a_promotion_and_a_second_run_finds_nothing_to_do(
     route = read_routes(parts.home).of(product.name)
     assert route is not None
     assert (route.champion, route.previous) == (second, first)
-    assert parts.registry.aliases == {product.name: second}
+    assert parts.registry.aliases == {(product.name, "champion"): second}
     assert {served_name(sha256_bytes(b"a")), served_name(sha256_bytes(b"b"))} <= set(parts.server.loaded())
     assert len(done) == 4  # two adapters, the alias, the route
     assert reconcile(parts, [product]) == []
@@ -58,7 +58,7 @@ def test_a_rollback_to_the_base_takes_alias_and_route_away(parts: FakeParts, pro
     route = read_routes(parts.home).of(product.name)
     assert route is not None
     assert route.champion is None
-    assert parts.registry.aliases == {product.name: None}
+    assert parts.registry.aliases == {}
     assert repairs(parts) == []
 
 
@@ -79,7 +79,7 @@ def test_an_alias_moved_by_a_foreign_hand_is_repaired_with_an_alert(parts: FakeP
     reconcile(parts, [product])
     parts.registry.set_alias(product.name, "champion", first)
     done = reconcile(parts, [product])
-    assert parts.registry.aliases == {product.name: second}
+    assert parts.registry.aliases == {(product.name, "champion"): second}
     assert repairs(parts) == [("alias", first)]
     assert any("repaired alias" in line for line in done)
 
@@ -123,7 +123,7 @@ def test_routes_tell_the_truth_while_the_registry_is_down(parts: FakeParts, prod
     assert route.champion == second
     parts.registry.down = False
     reconcile(parts, [product])
-    assert parts.registry.aliases == {product.name: second}
+    assert parts.registry.aliases == {(product.name, "champion"): second}
     assert repairs(parts) == []
 
 

@@ -8,7 +8,8 @@ from data_contracts.errors import Missing
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.traces import Trace
 from pipelines.stages.release.trace import AnswerTrace, RowTrace, trace
-from tests.support.line import NAME, SmallLine
+from tests.support.line import SmallLine
+from tests.support.pieces import NAME
 
 
 @pytest.fixture(scope="module")

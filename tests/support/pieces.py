@@ -1,0 +1,118 @@
+"""What a small line is made of: a product with its suite and gate, a base without layers, made-up adapters and rows."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from data_contracts.digests import Digest, sha256_bytes, sha256_file
+from data_contracts.ledger import LedgerEntry
+from data_contracts.manifests import BaseManifest, DatasetManifest, SourceRef
+from pipelines.recipes.product import ROOT, Product
+from pipelines.stages.data.rows import Outcome, derive, load, named, step
+from pipelines.wiring import Line
+
+NAME = "small"
+"""The product, where a test does not need another name."""
+
+
+def write_product(folder: Path, name: str, signatures: int) -> None:
+    items = [
+        {"id": f"i{n}", "cluster": f"c{n // 2}", "text": f"question {n}", "tools": ["get_invoice"], "expect": "reply"}
+        for n in range(24)
+    ]
+    data = folder.parent / "items.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items))
+    suite = {
+        "name": "small-suite",
+        "layer": "product",
+        "description": "made up",
+        "unit": "one question",
+        "cluster": "pair of questions",
+        "direction": "higher-is-better",
+        "licence": "CC0-1.0",
+        "origin": "hand-written",
+        "data": str(data),
+        "metrics": ["exact"],
+        "headline": "exact",
+    }
+    better = {"name": "better", "kind": "superiority", "suite": "small-suite", "metric": "exact", "margin": 0.2}
+    policy = {
+        "name": "small",
+        "confidence": 0.95,
+        "resamples": 1000,
+        "seed": 1,
+        "criteria": [better | {"against": "base"}, better | {"name": "champion", "against": "champion"}],
+    }
+    product = {
+        "name": name,
+        "tenant": "demo",
+        "description": "A small product",
+        "sources": [{"url": "generated://small", "contract": "small"}],
+        "data_policy": "billing-assistant",
+        "recipe": "billing-assistant",
+        "template": "billing-assistant",
+        "suites": [str(folder.parent / "suite.yaml")],
+        "gate_policy": str(folder.parent / "gate.yaml"),
+        "approval": {"signatures": signatures, "expires_hours": 24},
+        "serving": {"canary": {"requests": 4}},
+    }
+    for path, value in (
+        (folder.parent / "suite.yaml", suite),
+        (folder.parent / "gate.yaml", policy),
+        (folder / f"{name}.yaml", product),
+    ):
+        path.write_text(yaml.safe_dump(value))
+
+
+def make_base(parts: Line, folder: Path) -> BaseManifest:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(64))
+    base = BaseManifest(
+        name="nothing", source="folder", licence="CC0-1.0", tree=parts.store.put_tree(folder), parameters=0
+    )
+    parts.store.put_manifest(base)
+    return base
+
+
+def write_adapter(folder: Path, base: Digest, seed: int) -> None:
+    import numpy
+    from safetensors.numpy import save_file
+
+    folder.mkdir(exist_ok=True)
+    weights = numpy.random.default_rng(seed).normal(size=(2, 4)).astype("float32")
+    save_file({"base_model.model.q_proj.lora_A.weight": weights}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, "r": 2}))
+
+
+def make_data(parts: Line, product: Product) -> tuple[DatasetManifest, DatasetManifest]:
+    """Raw rows of four people with ledger entries, and splits made from them."""
+    pairs = [(parts.keyring.subject(f"person-{n % 4}"), {"kind": "sft", "text": f"row {n}"}) for n in range(12)]
+    contract = sha256_file(ROOT / "pyproject.toml")
+    source = SourceRef(url="generated://small", content=sha256_bytes(b"rows"), contract=contract)
+    items = named(parts, pairs)
+    parts.ledger.record(
+        LedgerEntry(
+            row=item.name,
+            subject=item.subject,
+            source=source.url,
+            source_digest=source.content,
+            contract=contract,
+            licence="CC0-1.0",
+            consent="synthetic",
+            purposes=("own-model",),
+            retain_until=None,
+            tier="bronze",
+            synthetic_depth=1,
+        )
+        for item in items
+    )
+    raw, _ = step(parts, product, "raw", (), {}, [], lambda: Outcome(kept=items, sources=(source,)))
+
+    def split() -> Outcome:
+        old = load(parts, raw)
+        return Outcome(kept=derive(parts, old, [each.row | {"split": "train"} for each in old]))
+
+    splits, _ = step(parts, product, "splits", (), {}, [raw], split)
+    return raw, splits
