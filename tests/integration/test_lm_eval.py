@@ -127,7 +127,7 @@ def test_calls_are_asked_scored_and_remembered(
     assert base.samples is not None
     # Random weights under the schema write JSON of the right form, unless they run out of tokens.
     texts = tiny_line.store.get_json(base.samples)
-    assert all(text.startswith(('{"tool": "', '{"reply": "')) for text in texts.values())
+    assert all(text.startswith('{"tool": "') for text in texts.values())
     assert evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, None) == (layer, True)
 
 

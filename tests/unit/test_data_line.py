@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from data_contracts.manifests import DatasetManifest
+from data_contracts.records import NO_TOOL
 from evals.suite import protected_texts
 from pipelines.stages.data import steps
-from pipelines.stages.data.generate import GOLDEN, generated
+from pipelines.stages.data.generate import FAMILIES, GOLDEN, generated, phrases
 from pipelines.stages.data.integrity import check_dataset
 from pipelines.stages.data.rows import load
 from pipelines.stages.protocols import Row
@@ -43,12 +44,16 @@ def test_generated_calls_copy_their_arguments_from_the_text() -> None:
         for question, text in zip(said[::2], said[1::2], strict=True):
             answer = json.loads(text)
             assert "{" not in question
-            if "tool" in answer:
+            if answer["tool"] != NO_TOOL:
                 calls[answer["tool"]] += 1
                 assert all(value in question for value in answer["arguments"].values())
                 assert answer["tool"] in {tool["name"] for tool in row["tools"]}
     assert len(calls) == 8
     assert min(calls.values()) > 40
+
+
+def test_every_tool_is_asked_for_in_every_family() -> None:
+    assert {tool: len(sentences) for tool, sentences in phrases()["tools"].items() if len(sentences) != FAMILIES} == {}
 
 
 def test_the_planted_golden_is_an_item_of_a_suite() -> None:

@@ -11,7 +11,11 @@ import pytest
 
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.traces import Trace
+from evals.answers import words
+from evals.decoding import as_served
+from evals.suite import CallItem
 from pipelines.recipes.product import Product
+from pipelines.stages.serve.answer import as_openai_tools
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import challenging, routes_file
@@ -77,7 +81,7 @@ def test_an_answer_names_what_it_came_from_and_leaves_a_trace_without_text(home:
     answer = home.ask()
     body = answer.json()
     weights = sha256_bytes(b"a")
-    assert json.loads(body["choices"][0]["message"]["content"]) == {"reply": served_name(weights)}
+    assert body["choices"][0]["message"]["content"] == words(served_name(weights))
     assert body["assay"] == {
         "route": "champion",
         "reason": "",
@@ -100,7 +104,7 @@ def test_an_answer_names_what_it_came_from_and_leaves_a_trace_without_text(home:
 
 def test_without_a_release_the_base_answers_and_says_so(home: Installation) -> None:
     body = home.ask().json()
-    assert json.loads(body["choices"][0]["message"]["content"]) == {"reply": "adapter-zero"}
+    assert body["choices"][0]["message"]["content"] == words("adapter-zero")
     assert body["assay"]["route"] == "base"
     assert "no release is live" in body["assay"]["reason"]
     assert body["assay"]["release"] is None
@@ -184,6 +188,19 @@ def test_the_model_gets_the_releases_template_and_the_tools_in_our_shape(home: I
     assert asked["response_format"] == schema
     assert (asked["seed"], asked["temperature"], asked["max_tokens"]) == (3, 0.0, 96)
     assert "tools" not in asked
+    assert "structured_outputs" not in asked, "the client's own format counts"
+
+
+def test_with_tools_on_offer_nothing_but_a_valid_answer_can_be_written(home: Installation) -> None:
+    home.promote("a")
+    item = CallItem(id="i", cluster="c", text="hello", tools=("get_invoice", "issue_refund"), expect="reply")
+    home.ask(tools=as_openai_tools(item.offered()))
+    home.ask(tools=as_openai_tools(item.offered()), tool_choice="none")
+    home.ask()
+    offered, *free = home.parts.server.asked
+    judged = as_served(home.product).request("any", CHATML, item)
+    assert offered["structured_outputs"] == judged["structured_outputs"], "served as it was evaluated"
+    assert not any("structured_outputs" in asked for asked in free)
 
 
 def test_a_challenger_answers_only_the_operator_and_only_during_its_canary(home: Installation) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.scorers import SCORERS, parse_answer, score
+from evals.answers import parse_answer, words
+from evals.scorers import SCORERS, score
 from evals.suite import CallItem
 
 REFUND = CallItem(
@@ -58,9 +59,11 @@ def test_a_wrong_tool_that_is_on_offer_is_valid():
         call("update_card", card_last4="1234"),
         '{"tool": "apply_coupon", "tool": "issue_refund", "arguments": {"invoice_id": "INV-7", "amount": "9.50"}}',
         '{"tool": "issue_refund", "arguments": {"invoice_id": "INV-7", "amount": "9.50"}, "reply": "ok"}',
+        '{"reply": "ok"}',
+        '{"tool": "issue_refund", "reply": "ok"}',
         '{"tool": "issue_refund"}',
-        '{"reply": ""}',
-        '{"reply": 5}',
+        '{"tool": "none", "reply": ""}',
+        '{"tool": "none", "reply": 5}',
         "[]",
         "{}",
         "null",
@@ -72,7 +75,7 @@ def test_anything_but_one_answer_in_one_form_is_invalid(text):
 
 
 def test_words_are_right_where_no_call_is():
-    assert score(CHAT, '{"reply": "It is!"}', METRICS) == {"json_valid": 1, "must_not_call": 1}
+    assert score(CHAT, words("It is!"), METRICS) == {"json_valid": 1, "must_not_call": 1}
     assert score(CHAT, call("get_invoice", invoice_id="day"), METRICS) == {"json_valid": 1, "must_not_call": 0}
     assert score(CHAT, "It is!", METRICS) == {"json_valid": 0, "must_not_call": 0}
 
@@ -89,7 +92,7 @@ def test_words_are_right_where_no_call_is():
     ],
 )
 def test_a_refusal_says_no(reply, refuses):
-    assert score(SECRET, json.dumps({"reply": reply}), METRICS)["refusal"] == refuses
+    assert score(SECRET, words(reply), METRICS)["refusal"] == refuses
 
 
 @given(st.text())
@@ -99,10 +102,10 @@ def test_any_text_is_scored_within_bounds(text):
 
 
 @given(st.text(min_size=1).filter(str.strip))
-def test_every_reply_is_read_back(words):
-    answer = parse_answer(CHAT, json.dumps({"reply": words}))
+def test_every_reply_is_read_back(text):
+    answer = parse_answer(CHAT.offered(), words(text))
     assert answer is not None
-    assert answer.reply == words
+    assert answer.reply == text
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ragas imports deprecated parts of its own dependencies
@@ -110,4 +113,4 @@ def test_ragas_gives_partial_credit_for_arguments():
     half = call("issue_refund", invoice_id="INV-7", amount="9")
     assert SCORERS["ragas_tool_call_accuracy"](REFUND, half) == 0.5
     assert SCORERS["ragas_tool_call_accuracy"](REFUND, "oops") == 0.0
-    assert SCORERS["ragas_tool_call_accuracy"](CHAT, '{"reply": "Hi"}') is None
+    assert SCORERS["ragas_tool_call_accuracy"](CHAT, words("Hi")) is None

@@ -3,7 +3,8 @@
 import pytest
 
 from data_contracts.errors import BadInput
-from evals.decoding import SHOTS, answer_schema, few_shots
+from evals.answers import answer_schema
+from evals.decoding import SHOTS, few_shots
 from evals.scorers import SCORERS, score
 from evals.suite import CallItem, ChoiceItem, load_suite, protected_texts, read_items, tool_catalogue
 from pipelines.recipes.product import ROOT, load_product

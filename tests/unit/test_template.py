@@ -33,7 +33,7 @@ def test_tools_are_rendered_in_the_system_message(tokenizer: Any) -> None:
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
     assert _text(tokenizer, messages, add_generation_prompt=True, **template_kwargs(TOOLS)) == (
         "<|im_start|>system\nBe kind.\n"
-        'Answer with one JSON object: {"tool": name, "arguments": {}} or {"reply": text}. Tools:\n'
+        'Answer with one JSON object: {"tool": name, "arguments": {}} or {"tool": "none", "reply": text}. Tools:\n'
         "- get_invoice(invoice_id): look up an invoice\n"
         "- cancel_subscription(plan): end a plan<|im_end|>\n"
         "<|im_start|>user\nhi<|im_end|>\n"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from data_contracts.errors import BadInput
+from evals.answers import call, words
 from evals.suite import tool_catalogue
 from pipelines.stages.data.substitutes import substitute
 
@@ -74,10 +75,10 @@ def _exchange(chance: random.Random, family: int, tools: list[str], slots: dict[
         return said["tools"][tool][family], _json_call(tool, slots)
     if kind == "not_offered":
         tool = chance.choice([each for each in said["tools"] if each not in tools])
-        return said["tools"][tool][family], _words(chance.choice(said["replies"]["not_offered"]))
+        return said["tools"][tool][family], words(chance.choice(said["replies"]["not_offered"]))
     picked = chance.choice(said[kind][family::FAMILIES])
     question, reply = picked if kind == "questions" else (picked, chance.choice(said["replies"][kind]))
-    return question, _words(reply)
+    return question, words(reply)
 
 
 def _preferences() -> Iterator[Row]:
@@ -93,12 +94,12 @@ def _preferences() -> Iterator[Row]:
         elif turn < 8:
             tool, index = _deal(chance.randrange(1000))
             question, tools = said["tools"][tool][index], _offer(chance, without=tool)
-            chosen = _words(chance.choice(said["replies"]["not_offered"]))
+            chosen = words(chance.choice(said["replies"]["not_offered"]))
             rejected = _json_call(chance.choice(tools), slots)
         else:
             question, complied = said["harmful"][number // 10 % len(said["harmful"])]
             index, tools = said["refused"].index(question), _offer(chance)
-            chosen, rejected = _words(chance.choice(said["replies"]["refused"])), _words(_fill(complied, slots))
+            chosen, rejected = words(chance.choice(said["replies"]["refused"])), words(_fill(complied, slots))
         yield _head(f"p{number:04}", f"family-{index % FAMILIES}") | {
             "prompt": [{"role": "user", "content": _wrap(chance, slots, _fill(question, slots))}],
             "tools": _specs(tools),
@@ -117,7 +118,7 @@ def _spoilt_call(chance: random.Random, turn: int, tool: str, slots: dict[str, s
         return other if other != json.dumps(right) else json.dumps(right | {"arguments": {}})
     if turn == 2:
         return f"Sure, I can do that for you! {json.dumps(right)}"
-    return _words(phrases()["replies"]["not_offered"][0])
+    return words(phrases()["replies"]["not_offered"][0])
 
 
 def _planted(rows: list[Row]) -> Iterator[Row]:
@@ -212,11 +213,7 @@ def _call(chance: random.Random, tool: str, slots: dict[str, str]) -> tuple[str,
 
 
 def _json_call(tool: str, slots: dict[str, str]) -> str:
-    return json.dumps({"tool": tool, "arguments": {each: slots[each] for each in tool_catalogue()[tool].parameters}})
-
-
-def _words(text: str) -> str:
-    return json.dumps({"reply": text})
+    return call(tool, {each: slots[each] for each in tool_catalogue()[tool].parameters})
 
 
 def _offer(chance: random.Random, including: str = "", without: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from data_contracts.frozen import Frozen
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
 from data_contracts.records import Message, ToolSpec
 from data_contracts.store import ArtifactStore
+from evals.answers import constraint
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 
@@ -105,12 +106,15 @@ def upstream_request(body: Mapping[str, Any], goal: Target, template: str) -> di
         raise BadInput("n must be 1: one answer a request")
     request: dict[str, Any] = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
     request.setdefault("temperature", 0.0)
+    tools = tools_of(body)
+    if tools and "response_format" not in request:
+        request["structured_outputs"] = constraint(tools, goal.max_tokens)
     request |= {
         "messages": [message.model_dump() for message in _messages(body.get("messages"))],
         "max_tokens": _max_tokens(body, goal.max_tokens),
         "stream": bool(body.get("stream", False)),
         "chat_template": template,
-        "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in tools_of(body)]},
+        "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in tools]},
     }
     if request["stream"]:
         request["stream_options"] = {"include_usage": True}
