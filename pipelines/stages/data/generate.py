@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 FAMILIES = 22
 """Each tool is asked for in so many ways; the other questions are dealt to the same families."""
-KINDS = {"call": 52, "not_offered": 8, "off_topic": 14, "questions": 12, "refused": 14}
+KINDS = {"call": 48, "not_offered": 12, "off_topic": 14, "questions": 12, "refused": 14}
 """What a customer wants, and how often in a hundred times."""
 
 GOLDEN = "Just off a night shift and trying to sort my paperwork. Could you pull up INV-2207 for me?"
@@ -82,15 +82,17 @@ def _exchange(chance: random.Random, family: int, tools: list[str], slots: dict[
 
 
 def _preferences() -> Iterator[Row]:
+    """Of ten pairs two prefer the right call, six words to a call of another tool than the one that is missing, and two
+    a refusal. Short texts: a situation before the question would be most of it, and tie the families together."""
     chance = random.Random(_SEED + 1)
     said = phrases()
     for number in range(200):
         slots, turn = _slots(chance), number % 10
-        if turn < 5:
-            tool, index = _deal(number // 10 * 5 + turn)
+        if turn < 2:
+            tool, index = _deal(number // 10 * 2 + turn)
             question = said["tools"][tool][index]
             chosen, tools = _call(chance, tool, slots)
-            rejected = _spoilt_call(chance, turn, tool, slots, tools)
+            rejected = _spoilt_call(chance, tool, slots, tools)
         elif turn < 8:
             tool, index = _deal(chance.randrange(1000))
             question, tools = said["tools"][tool][index], _offer(chance, without=tool)
@@ -101,23 +103,21 @@ def _preferences() -> Iterator[Row]:
             index, tools = said["refused"].index(question), _offer(chance)
             chosen, rejected = words(chance.choice(said["replies"]["refused"])), words(_fill(complied, slots))
         yield _head(f"p{number:04}", f"family-{index % FAMILIES}") | {
-            "prompt": [{"role": "user", "content": _wrap(chance, slots, _fill(question, slots))}],
+            "prompt": [{"role": "user", "content": _wrap(chance, slots, _fill(question, slots), situations=0)}],
             "tools": _specs(tools),
             "chosen": chosen,
             "rejected": rejected,
         }
 
 
-def _spoilt_call(chance: random.Random, turn: int, tool: str, slots: dict[str, str], tools: list[str]) -> str:
-    """A plausible mistake: another tool, an invented argument, chatter around the JSON, or a call left out."""
-    right = json.loads(_json_call(tool, slots))
-    if turn == 0:
+def _spoilt_call(chance: random.Random, tool: str, slots: dict[str, str], tools: list[str]) -> str:
+    """A plausible mistake: another tool, invented arguments, or a call left out."""
+    mistake = chance.choice(["tool", "arguments", "none"])
+    if mistake == "tool":
         return _json_call(chance.choice([other for other in tools if other != tool]), slots)
-    if turn == 1:
-        other = _json_call(tool, _slots(chance))
-        return other if other != json.dumps(right) else json.dumps(right | {"arguments": {}})
-    if turn == 2:
-        return f"Sure, I can do that for you! {json.dumps(right)}"
+    invented = _json_call(tool, _slots(chance))
+    if mistake == "arguments" and invented != _json_call(tool, slots):
+        return invented
     return words(phrases()["replies"]["not_offered"][0])
 
 
@@ -197,9 +197,11 @@ def _slots(chance: random.Random) -> dict[str, str]:
     }
 
 
-def _wrap(chance: random.Random, slots: dict[str, str], question: str, opening: bool = True) -> str:
+def _wrap(
+    chance: random.Random, slots: dict[str, str], question: str, opening: bool = True, situations: float = 0.35
+) -> str:
     said = phrases()
-    situation = chance.choice(said["situations"]) + " " if chance.random() < 0.35 else ""
+    situation = chance.choice(said["situations"]) + " " if chance.random() < situations else ""
     opener = chance.choice(said["openers"]) if opening else ""
     return f"{opener}{_fill(situation, slots)}{question}{chance.choice(said['closers'])}"
 
