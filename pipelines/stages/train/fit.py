@@ -8,7 +8,7 @@ from typing import Any, Literal
 import datasets
 import torch
 import torch.utils.deterministic as deterministic
-from datasets import Dataset, Json
+from datasets import Dataset, Features, Json, List, Value
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -23,8 +23,16 @@ from pipelines.stages.train.guards import Watchman
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.model import load_model, load_tokenizer, save_weights
 from pipelines.stages.train.progress import Sink
-from pipelines.stages.train.rows import check_rows, order, preference_columns, read_rows, sft_columns
+from pipelines.stages.train.rows import check_rows, order, preference_columns, read_rows, rendered, sft_columns
 from pipelines.stages.train.watch import Stop, Watch, curve, guard_loss
+
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+_KWARGS = {"chat_template_kwargs": Json()}
+"""As plain Arrow structs, as `datasets` infers, all tools would get the union of their parameters."""
+_FEATURES = {
+    "sft": Features({"messages": _MESSAGES, **_KWARGS}),
+    "preference": Features({"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES, **_KWARGS}),
+}
 
 
 def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
@@ -89,24 +97,26 @@ def best_step(points: Sequence[CurvePoint]) -> int:
     return min(validated)[1]
 
 
-def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[Dataset, Dataset]:
-    """The rows that this run will see, checked and drawn in a fixed order, as TRL's columns."""
+def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[list[Any], list[Any]]:
+    """The rows that this run will see, checked and drawn in a fixed order."""
     kind: type[ChatExample] | type[PreferencePair] = ChatExample if job.stage == "sft" else PreferencePair
     sources: dict[Literal["train", "validation"], tuple[Path, int]] = {
         "train": (job.train_rows, schedule.steps * schedule.batch_size * schedule.accumulate),
         "validation": (job.validation_rows, schedule.eval_rows),
     }
-    made: list[Dataset] = []
+    drawn: list[list[Any]] = []
     for split, (path, count) in sources.items():
         rows: list[Any] = read_rows(path, kind)
         where = f"{job.product}, {job.stage} {split} rows"
         check_rows(tokenizer, rows, job.row_names[split], job.recipe.max_length, where)
         wanted = count if split == "train" else min(count, len(rows))
-        chosen = [rows[index] for index in order(len(rows), wanted, job.recipe.seed)]
-        columns = sft_columns(chosen) if job.stage == "sft" else preference_columns(chosen)
-        # As plain Arrow structs the tools would all get the union of their parameters.
-        made.append(Dataset.from_dict(columns).cast_column("chat_template_kwargs", Json()))
-    return made[0], made[1]
+        drawn.append([rows[index] for index in order(len(rows), wanted, job.recipe.seed)])
+    return drawn[0], drawn[1]
+
+
+def _dataset(job: TrainJob, rows: Sequence[Any]) -> Dataset:
+    columns = sft_columns(rows) if job.stage == "sft" else preference_columns(rows)
+    return Dataset.from_dict(columns, features=_FEATURES[job.stage])
 
 
 def _score_answers_only() -> None:
@@ -133,7 +143,7 @@ def _resume(files: RunFiles) -> Path | None:
 
 
 def _trainer(
-    job: TrainJob, schedule: Schedule, model: Any, tokenizer: Any, train: Dataset, validation: Dataset, fresh: bool
+    job: TrainJob, schedule: Schedule, model: Any, tokenizer: Any, train: list[Any], validation: list[Any], fresh: bool
 ) -> Any:
     recipe = job.recipe
     options: dict[str, Any] = {
@@ -165,7 +175,8 @@ def _trainer(
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    data = {"train_dataset": train, "eval_dataset": validation, "processing_class": tokenizer}
+    sets = {"train_dataset": _dataset(job, train), "eval_dataset": _dataset(job, validation)}
+    data = {**sets, "processing_class": tokenizer}
     if recipe.preference is None or job.stage == "sft":
         made = SFTTrainer(model=model, args=SFTConfig(**options, assistant_only_loss=True), **data)
     else:
@@ -178,11 +189,24 @@ def _trainer(
             precompute_ref_log_probs=True,
         )
         made = DPOTrainer(model=model, args=config, **data)
-    if len(made.train_dataset) != len(train) or len(made.eval_dataset) != len(validation):
-        raise BadInput(
-            f"{job.stage}: the trainer dropped rows; are prompts longer than max_length {recipe.max_length}?"
-        )
+    for taught, rows in ((made.train_dataset, train), (made.eval_dataset, validation)):
+        _check_tokens(job, tokenizer, taught, rows)
     return made
+
+
+def _check_tokens(job: TrainJob, tokenizer: Any, taught: Any, rows: Sequence[Any]) -> None:
+    """What TRL made of the rows is, token by token, what evaluation and serving will render. Raises `BadInput`."""
+    if len(taught) != len(rows):
+        raise BadInput(
+            f"{job.stage}: the trainer dropped rows; are prompts longer than max_length {job.recipe.max_length}?"
+        )
+    for number, (made, row) in enumerate(zip(taught, rows, strict=True), start=1):
+        if job.stage == "sft":
+            found = [made["input_ids"]]
+        else:
+            found = [made["prompt_ids"] + made[side] for side in ("chosen_ids", "rejected_ids")]
+        if found != [each["input_ids"] for each in rendered(tokenizer, row)]:
+            raise BadInput(f"{job.stage}, row {number} in training order: the trainer's tokens are not the template's")
 
 
 def _take(kept: Path, weights: Path) -> None:
@@ -192,7 +216,7 @@ def _take(kept: Path, weights: Path) -> None:
     shutil.copytree(kept, weights, ignore=shutil.ignore_patterns(SEAL))
 
 
-def _metrics(points: Sequence[CurvePoint], step: int, train: Dataset) -> dict[str, float]:
+def _metrics(points: Sequence[CurvePoint], step: int, train: Sequence[Any]) -> dict[str, float]:
     by_step = {point.step: point for point in points}
     losses = [point.loss for point in points if point.loss is not None]
     found = {

@@ -80,25 +80,25 @@ def check_rows(
         raise BadInput(f"{where}: there are no rows; the split or the mixture is empty")
     for name, row in zip(names, rows, strict=True):
         longest = 0
-        for messages in _conversations(row):
-            rendered = tokenizer.apply_chat_template(
-                messages,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-                **template_kwargs(row.tools),
-            )
-            if 1 not in rendered["assistant_masks"]:
+        for tokens in rendered(tokenizer, row):
+            if 1 not in tokens["assistant_masks"]:
                 raise BadInput(
                     f"{where}, row {name}: every label is masked, so that it teaches nothing; does the template "
                     "mark the assistant's words with {% generation %}?"
                 )
-            longest = max(longest, len(rendered["input_ids"]))
+            longest = max(longest, len(tokens["input_ids"]))
         if longest > max_length:
             raise BadInput(
                 f"{where}, row {name}: {longest} tokens, and the recipe's max_length is {max_length}; raise it or "
                 "shorten the row"
             )
+
+
+def rendered(tokenizer: Tokenizer, row: ChatExample | PreferencePair) -> list[dict[str, list[int]]]:
+    """``input_ids`` and ``assistant_masks`` of a chat, or of a pair's two sides, by the product's template."""
+    options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+    kwargs = template_kwargs(row.tools)
+    return [tokenizer.apply_chat_template(each, **options, **kwargs) for each in _conversations(row)]
 
 
 def _conversations(row: ChatExample | PreferencePair) -> list[list[dict[str, str]]]:
