@@ -82,14 +82,14 @@ def _exchange(chance: random.Random, family: int, tools: list[str], slots: dict[
 
 
 def _preferences() -> Iterator[Row]:
-    """Of ten pairs two prefer the right call, six words to a call of another tool than the one that is missing, and two
-    a refusal. Short texts: a situation before the question would be most of it, and tie the families together."""
+    """Of ten pairs four prefer the right call, four words to a call of another tool than the one that is missing, and
+    two a refusal. Short texts: a situation before the question would be most of it, and tie the families together."""
     chance = random.Random(_SEED + 1)
     said = phrases()
     for number in range(200):
         slots, turn = _slots(chance), number % 10
-        if turn < 2:
-            tool, index = _deal(number // 10 * 2 + turn)
+        if turn < 4:
+            tool, index = _deal(number // 10 * 4 + turn)
             question = said["tools"][tool][index]
             chosen, tools = _call(chance, tool, slots)
             rejected = _spoilt_call(chance, tool, slots, tools)
