@@ -72,7 +72,7 @@ def evaluate_policy(
         return criteria, "hold", "failed: " + ", ".join(outcomes["fail"])
     if outcomes["inconclusive"]:
         return criteria, "inconclusive", "cannot tell: " + ", ".join(outcomes["inconclusive"])
-    rival = "" if champions else "; there is no champion to compare with"
+    rival = "" if champions else "; there is no other champion to compare with"
     return criteria, "promote", f"all {len(criteria)} criteria pass{rival}"
 
 

@@ -54,7 +54,8 @@ def evaluate_layer(
     model: ModelManifest,
     champion: ModelManifest | None,
 ) -> tuple[LayerResults, bool]:
-    """Results of base, champion (if any) and candidate on every suite of the layer; a hit when all were remembered.
+    """Results of base, champion (if one is live that is not the candidate itself) and candidate on every suite of the
+    layer; a hit when all were remembered.
 
     Raises `Refused` when a model is not of this base, `BadInput` when the product names no suite of the layer.
     """
@@ -78,7 +79,7 @@ def _subjects(
 ) -> list[Subject]:
     subjects = [Subject("base", base.digest, None, model.template, fair_rival(product))]
     for name, tuned in (("champion", champion), ("candidate", model)):
-        if tuned is None:
+        if tuned is None or (name == "champion" and tuned.digest == model.digest):
             continue
         if tuned.base != base.digest:
             raise Refused(f"the {name} {tuned.digest} was made for base {tuned.base}, not for {base.digest}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from data_contracts.chain import live_releases
 from data_contracts.errors import AssayError
@@ -115,14 +115,18 @@ def summary(line: Line, release_id: str, answer: dict[str, Any]) -> None:
         console.print(f"           {stage:<15} {counts.rows_in:>5} in  {counts.rows_out:>5} out  dropped: {dropped}")
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(checkpoint.metrics.items()) if "@" not in name)
     console.print(f"training   {checkpoint.method} {checkpoint.stage}, step {checkpoint.step}: {metrics}")
-    table = Table("criterion", "n", "base*", "candidate", "effect", "95% interval", "outcome", box=None)
+    table = Table(
+        Column("criterion", min_width=28), "n", "base*", "candidate", "effect", "95% interval", "outcome", box=None
+    )
     for row in verdict.criteria:
         interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
         means = (f"{row.baseline_mean:.3f}", f"{row.candidate_mean:.3f}", f"{row.effect:+.3f}")
         table.add_row(row.name, str(row.n), *means, interval, row.outcome)
     console.print(f"gate       {verdict.decision}: {verdict.reason}")
     console.print(table)
-    console.print("           * the baseline; the base model answers with few-shot examples and a JSON schema")
+    console.print(
+        "           * or the floor; the base model is shown examples, and all answer under the same JSON schema"
+    )
     approved = [r for r in line.log.records() if r.event == "approval.accepted" and r.body["release"] == release_id]
     console.print(
         f"approval   {', '.join(str(r.body['principal']) for r in approved)} (audit record {approved[-1].sequence})"
@@ -149,7 +153,7 @@ def lineage_counts(line: Line, model: ModelManifest) -> Iterator[tuple[str, Any]
     order = [
         "raw",
         "contracted",
-        "ledger",
+        "ledgered",
         "scrubbed",
         "deduplicated",
         "decontaminated",

@@ -128,7 +128,10 @@ def test_calls_are_asked_scored_and_remembered(
     # Random weights under the schema write JSON of the right form, unless they run out of tokens.
     texts = tiny_line.store.get_json(base.samples)
     assert all(text.startswith('{"tool": "') for text in texts.values())
-    assert evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, None) == (layer, True)
+    # Nothing is asked again, and a model that is live already is no rival of itself.
+    for champion in (None, model):
+        again = evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, champion)
+        assert again == (layer, True)
 
 
 def test_lm_eval_scores_every_item_on_the_served_model(

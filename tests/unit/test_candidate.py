@@ -92,6 +92,17 @@ def test_what_is_live_is_not_registered_again_and_after_a_rollback_it_is_a_new_r
     assert again.digest != first.digest
 
 
+def test_the_live_model_under_new_terms_is_a_new_release_and_no_rival_of_itself(place):
+    line, model = place
+    first = line.live()
+    stricter = line.product.model_copy(
+        update={"approval": line.product.approval.model_copy(update={"expires_hours": 1})}
+    )
+    again, hit = register(line.parts, stricter, model, line.verdict(model), REPORT)
+    assert not hit
+    assert (again.model, again.displaced_champion) == (first.model, first.digest)
+
+
 def test_the_card_names_base_data_origin_training_and_gate(place):
     line, model = place
     release, _ = register(line.parts, line.product, model, line.verdict(model), REPORT)

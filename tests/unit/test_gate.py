@@ -78,7 +78,7 @@ def test_the_champion_counts_when_there_is_one():
     lines, decision, reason = evaluate_policy(policy(BETTER, against), results)
     assert [line.name for line in lines] == ["better"]
     assert decision == "promote"
-    assert "no champion" in reason
+    assert "no other champion" in reason
     lines, decision, _ = evaluate_policy(policy(BETTER, against), results | {"s/champion": result(share(60))})
     assert [line.outcome for line in lines] == ["pass", "fail"]
     assert decision == "hold"

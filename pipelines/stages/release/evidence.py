@@ -113,14 +113,16 @@ def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict
 
 
 def check_decision(store: ArtifactStore, verdict: GateVerdict, model: ModelManifest, champion: Digest | None) -> None:
-    """Raises `Refused` unless the verdict promotes this model, on results of it, of its base and of the champion."""
+    """Raises `Refused` unless the verdict promotes this model, on results of it, of its base and of the champion, where
+    that is another model."""
     if verdict.model != model.digest or verdict.product != model.product:
         raise Refused(f"verdict {verdict.digest} is for model {verdict.model}, not for {model.digest}")
     if verdict.decision != "promote":
         raise Refused(f"the gate's verdict is {verdict.decision}, not promote: {verdict.reason}")
     artifacts = {"candidate": model.weights, "base": model.base}
-    if champion is not None:
-        artifacts["champion"] = store.get_manifest(champion, ReleaseManifest).weights
+    live = None if champion is None else store.get_manifest(champion, ReleaseManifest)
+    if live is not None and live.model != model.digest:
+        artifacts["champion"] = live.weights
     for name, digest in verdict.results.items():
         subject = name.rsplit("/", 1)[-1]
         artifact = store.get_manifest(digest, EvalResult).artifact
