@@ -39,8 +39,7 @@ def answer(installation: Installation, question: str = "Open INV-2231 for me, pl
 def test_an_approved_candidate_is_promoted_and_answers(installation: Installation) -> None:
     first = candidate(installation)
     assert json.loads(installation.assay("pending", "--json")) == [first]
-    refused = installation.assay("verify", first, expect=1)
-    assert "approval" in refused
+    assert "never promoted" in installation.assay("verify", first), "it waits; nothing in its chain is broken"
     installation.assay("up")
     assert answer(installation)["assay"]["release"] is None, "the base answers while nothing is live"
     assert "approv" in installation.assay("promote", first, expect=1)
