@@ -77,7 +77,7 @@ def accuracy(line: Line, template: str, name: str, rows: list[dict[str, Any]], l
         user = {"role": "user", "content": row["text"]}
         body = {"model": name, "temperature": 0, "max_tokens": 32, "chat_template": template}
         body |= {"messages": [*system, user] if labels else [user]}
-        body |= {"structured_outputs": {"json": schema, "disable_any_whitespace": True}} if labels else {}
+        body |= {"structured_outputs": {"json": schema}} if labels else {}
         questions[str(row["src_row"])] = body
     answers = ask_all(line.server.url(), questions, lambda done: None)
     return [_intent(answers[str(row["src_row"])]) == row["category"] for row in rows]

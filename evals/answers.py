@@ -49,9 +49,9 @@ def parse_answer(tools: Sequence[ToolSpec], text: str) -> Answer | None:
 
 
 def constraint(tools: Sequence[ToolSpec], characters: int) -> dict[str, Any]:
-    """vLLM's ``structured_outputs``: nothing but a valid answer can be written. Each text in it has 1 to ``characters``
-    characters; white space is as `call` and `words` have it."""
-    return {"json": answer_schema(tools, characters), "disable_any_whitespace": True}
+    """vLLM's ``structured_outputs``: nothing but a valid answer can be written, white space between its parts aside.
+    Each text in it has 1 to ``characters`` characters."""
+    return {"json": answer_schema(tools, characters)}
 
 
 def answer_schema(tools: Sequence[ToolSpec], characters: int) -> dict[str, JsonValue]:
