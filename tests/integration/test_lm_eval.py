@@ -1,6 +1,7 @@
 """The whole evaluation on a real vLLM with the tiny base: every item is asked, scored and remembered."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,6 @@ class Remembering:
         self.store, self.server = line.store, NoServer()
 
 
-@pytest.mark.drill  # random weights do not always begin as the last check wants: open
 def test_calls_are_asked_scored_and_remembered(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product, model: ModelManifest
 ) -> None:
@@ -125,9 +125,9 @@ def test_calls_are_asked_scored_and_remembered(
     assert base.decoding != candidate.decoding
     assert candidate.engine.startswith("vllm ")
     assert base.samples is not None
-    # Random weights under the schema write JSON of the right form, unless they run out of tokens.
+    # Random weights under the schema write JSON of the right form, until they run out of tokens.
     texts = tiny_line.store.get_json(base.samples)
-    assert all(text.startswith('{"tool": "') for text in texts.values())
+    assert all(re.match(r'\{\s*("tool"\s*(:\s*"|:?$)|$)', text) for text in texts.values())
     # Nothing is asked again, and a model that is live already is no rival of itself.
     for champion in (None, model):
         again = evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, champion)
