@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 
 def create(path: Path, script: str) -> None:
     """Make the file (mode 0600) and run the idempotent ``script`` of ``create ... if not exists``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    with connect(path) as connection:
+    # SQLite does not wait where several change the journal mode of a new file at once.
+    with FileLock(f"{path}.lock", mode=0o600), connect(path) as connection:
         connection.execute("pragma journal_mode = wal")
         connection.executescript(script)
 
