@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
+from data_contracts import records
 from data_contracts.records import NO_TOOL, ToolSpec
 
 
@@ -38,7 +39,7 @@ def parse_answer(tools: Sequence[ToolSpec], text: str) -> Answer | None:
     except ValueError:
         return None
     match value:
-        case {"tool": "none", "reply": str(said), **rest} if said.strip() and not rest:
+        case {"tool": records.NO_TOOL, "reply": str(said), **rest} if said.strip() and not rest:
             return Answer(None, {}, said)
         case {"tool": str(name), "arguments": dict(arguments), **rest} if not rest:
             declared = {tool.name: set(tool.parameters) for tool in tools}

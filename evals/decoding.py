@@ -1,7 +1,7 @@
 """How an answer is asked for: as it is served, under a JSON schema that admits only valid answers. The base gets worked
 shots besides, as a fair rival deserves."""
 
-from typing import Any, Literal
+from typing import Any
 
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.frozen import Frozen
@@ -17,7 +17,6 @@ SEED = 7
 class Decoding(Frozen):
     """Greedy decoding. ``shots`` names the file of worked examples, if any are shown."""
 
-    style: Literal["as-served", "few-shot"]
     max_tokens: int
     temperature: float = 0.0
     seed: int = SEED
@@ -38,11 +37,11 @@ class Decoding(Frozen):
 
 
 def as_served(product: Product) -> Decoding:
-    return Decoding(style="as-served", max_tokens=product.serving.max_tokens)
+    return Decoding(max_tokens=product.serving.max_tokens)
 
 
 def fair_rival(product: Product) -> Decoding:
-    return Decoding(style="few-shot", max_tokens=product.serving.max_tokens, shots=sha256_file(SHOTS))
+    return Decoding(max_tokens=product.serving.max_tokens, shots=sha256_file(SHOTS))
 
 
 def few_shots(tools: tuple[str, ...]) -> list[dict[str, str]]:

@@ -26,6 +26,7 @@ NO_TEMPLATE: Digest = sha256_bytes(b"")
 _SERVE_LOCK = ROOT / "requirements" / "serve.txt"
 _CODE = (
     "data_contracts.records",
+    "evals.answers",
     "evals.chat",
     "evals.decoding",
     "evals.lm_harness",
