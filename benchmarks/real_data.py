@@ -2,12 +2,14 @@
 
     python benchmarks/real_data.py --data FOLDER [--out .assay-bench] [--items 1540]
 
-FOLDER holds sft/banking77_train.jsonl, sft/banking77_test_even.jsonl and pref/hh_harmless_test_a.jsonl. Before: the
-base with all 77 labels in its prompt and a JSON schema that admits nothing else. After: the adapter, asked plainly.
+The product is benchmarks/real/banking77.yaml. FOLDER holds sft/banking77_train.jsonl, sft/banking77_test_even.jsonl
+and pref/hh_harmless_test_a.jsonl. Before: the base with all 77 labels in its prompt and a JSON schema that admits
+nothing else. After: the adapter, asked plainly.
 """
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,41 +18,13 @@ from data_contracts.digests import sha256_json
 from data_contracts.manifests import CheckpointManifest
 from evals.chat import ask_all
 from evals.stats import Score, wilson
-from pipelines.recipes.product import Product
+from pipelines.recipes.product import load_product
 from pipelines.stages.data import steps as data
 from pipelines.stages.train import steps as train
 from pipelines.wiring import Line, Settings
 from resources.trainer_launcher import SubprocessLauncher
 
-HERE = Path(__file__).parent / "real"
-
-
-def product(folder: Path) -> Product:
-    return Product.model_validate(
-        {
-            "name": "banking77",
-            "tenant": "bench",
-            "description": "Intent of a banking question, as JSON",
-            "sources": [
-                {
-                    "url": str(folder / "sft/banking77_train.jsonl"),
-                    "contract": str(HERE / "contract-banking77.yaml"),
-                    "mapping": {"user": "{text}", "assistant": {"intent": "{category}"}},
-                },
-                {
-                    "url": str(folder / "pref/hh_harmless_test_a.jsonl"),
-                    "contract": str(HERE / "contract-hh-harmless.yaml"),
-                    "kind": "preference",
-                    "mapping": {"chosen_transcript": "chosen", "rejected_transcript": "rejected"},
-                },
-            ],
-            "data_policy": str(HERE / "policy.yaml"),
-            "recipe": str(HERE / "recipe.yaml"),
-            "template": "billing-assistant",
-            "suites": ["general-knowledge"],
-            "gate_policy": "billing-assistant",
-        }
-    )
+PRODUCT = Path(__file__).parent / "real" / "banking77.yaml"
 
 
 def timed(title: str, work: Any) -> Any:
@@ -103,7 +77,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1540)
     chosen = parser.parse_args()
     line = Line(Settings(home=chosen.out))
-    made = product(chosen.data.resolve())
+    os.environ["ASSAY_DATA"] = str(chosen.data.resolve())
+    made = load_product(str(PRODUCT))
     raw = timed("raw", lambda: data.raw(line, made))
     contracted = timed("contracted", lambda: data.contracted(line, made, raw))
     ledgered = timed("ledger", lambda: data.ledgered(line, made, contracted))

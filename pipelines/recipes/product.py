@@ -21,8 +21,9 @@ FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy
 
 class Source(Frozen):
     """Rows to learn from. ``url`` is any fsspec address of JSONL, CSV or Parquet, ``hf://datasets/...``, or
-    ``generated://NAME`` for rows that the project makes itself. ``mapping`` turns plain columns into conversations;
-    without it a row holds ``messages`` (and ``tools``), or ``prompt``, ``chosen`` and ``rejected``."""
+    ``generated://NAME`` for rows that the project makes itself; ``${NAME}`` in it is an environment variable.
+    ``mapping`` turns plain columns into conversations; without it a row holds ``messages`` (and ``tools``), or
+    ``prompt``, ``chosen`` and ``rejected``."""
 
     url: str
     contract: str
@@ -92,7 +93,8 @@ class Product(Frozen):
     def file(
         self, kind: Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"], name: str
     ) -> Path:
-        """Where a file that the product names lies; raises `BadInput` when it does not exist."""
+        """Where a file that the product names lies: by name, or by a path that starts at the repository. Raises
+        `BadInput` when it does not exist."""
         folder, suffix = {
             "recipe": ("pipelines/recipes", ".yaml"),
             "template": ("pipelines/templates", ".jinja"),
@@ -101,7 +103,7 @@ class Product(Frozen):
             "gate_policy": ("evals/policies", ".yaml"),
             "suite": ("evals/suites", ".yaml"),
         }[kind]
-        path = Path(name) if name.endswith(suffix) else ROOT / folder / f"{name}{suffix}"
+        path = ROOT / name if name.endswith(suffix) else ROOT / folder / f"{name}{suffix}"
         if not path.is_file():
             raise BadInput(f"product {self.name}: its {kind} {name!r} is not at {path}")
         return path

@@ -146,6 +146,20 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
             fetch(url, tmp_path)
 
 
+def test_an_environment_variable_in_a_url_is_filled_in_and_stays_out_of_the_manifest(
+    tmp_path: Path, parts: DataParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INTENTS_FOLDER", raising=False)
+    product = intents(tmp_path, "rows.jsonl", jsonl(simple_rows(3)))
+    url = "${INTENTS_FOLDER}/rows.jsonl"
+    product = product.model_copy(update={"sources": (product.sources[0].model_copy(update={"url": url}),)})
+    with pytest.raises(BadInput, match="INTENTS_FOLDER is not set"):
+        steps.raw(parts, product)
+    monkeypatch.setenv("INTENTS_FOLDER", str(tmp_path))
+    manifest, _ = steps.raw(parts, product)
+    assert (manifest.counts.rows_in, [source.url for source in manifest.sources]) == (3, [url])
+
+
 def test_a_source_over_fsspec_is_read(tmp_path: Path) -> None:
     import fsspec
 

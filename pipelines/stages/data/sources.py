@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,8 +27,10 @@ _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "p
 
 
 def fetch(url: str, folder: Path) -> Path:
-    """A copy of a source below ``folder``, so that what is digested is what is read. Raises `BadInput` or
-    `Unavailable`."""
+    """A copy of a source below ``folder``, so that what is digested is what is read. ``${NAME}`` in its url stands for
+    an environment variable: manifests keep the url as it is written, which names no machine's folders. Raises
+    `BadInput` or `Unavailable`."""
+    url = _expanded(url)
     if url.startswith("generated://"):
         path = folder / "generated.jsonl"
         path.write_bytes(generated(url.removeprefix("generated://")))
@@ -55,6 +58,15 @@ def read(path: Path, url: str) -> Iterator[Record]:
 def _suffix(url: str) -> str | None:
     suffix = Path(url.split("?")[0]).suffix.lower()
     return suffix if suffix in _FORMATS else None
+
+
+def _expanded(url: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if not os.environ.get(match[1]):
+            raise BadInput(f"source {url}: the environment variable {match[1]} is not set; set it to what url needs")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value, url)
 
 
 def _copy(url: str, path: Path) -> None:
