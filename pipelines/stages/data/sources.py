@@ -23,7 +23,10 @@ class Record(NamedTuple):
     fault: str = ""
 
 
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_LONGEST = 16 << 20
+"""Bytes of the longest line: a longer one is no row, and would have to be held whole."""
+
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
 def fetch(url: str, folder: Path) -> Path:
@@ -49,7 +52,7 @@ def fetch(url: str, folder: Path) -> Path:
 def read(path: Path, url: str) -> Iterator[Record]:
     """Records of a fetched source, in file order. Blank lines are no records; whatever else cannot be read is a record
     with a fault."""
-    kind = _FORMATS[path.suffix]
+    kind = FORMATS[path.suffix]
     for record in {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[kind](path, url):
         fault = record.fault or _unusable(record.values)
         yield record._replace(fault=fault) if fault else record
@@ -57,7 +60,7 @@ def read(path: Path, url: str) -> Iterator[Record]:
 
 def _suffix(url: str) -> str | None:
     suffix = Path(url.split("?")[0]).suffix.lower()
-    return suffix if suffix in _FORMATS else None
+    return suffix if suffix in FORMATS else None
 
 
 def _expanded(url: str) -> str:
@@ -106,7 +109,9 @@ def _from_hub(address: str, path: Path) -> Path:
 
 def _jsonl(path: Path, url: str) -> Iterator[Record]:
     with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
+        for number, line in enumerate(iter(lambda: handle.readline(_LONGEST + 1), b""), start=1):
+            if len(line) > _LONGEST:
+                raise BadInput(f"source {url}, line {number} is longer than {_LONGEST >> 20} MiB; write one row a line")
             data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if data.strip():
                 yield _json(number, data)
@@ -114,9 +119,11 @@ def _jsonl(path: Path, url: str) -> Iterator[Record]:
 
 def _json(number: int, data: bytes) -> Record:
     try:
-        values = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        values = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except UnicodeDecodeError:
         return Record(number, {}, "is not UTF-8; save the file as UTF-8")
+    except _Repeated as error:
+        return Record(number, {}, str(error))
     except (ValueError, RecursionError):
         return Record(number, {}, "is not JSON; write one JSON object a line")
     if not isinstance(values, dict):
@@ -126,6 +133,18 @@ def _json(number: int, data: bytes) -> Record:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
+
+
+class _Repeated(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are named once: of two values Python would keep the last and other readers the first."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _Repeated("names a key twice; keep one of them")
+    return values
 
 
 def _csv(path: Path, url: str) -> Iterator[Record]:
