@@ -45,11 +45,13 @@ class PurposeRule(Frozen):
 
 
 class DataPolicy(Frozen):
-    """``tier_weights`` is the share of a tier's rows that the mixture keeps."""
+    """``tier_weights`` is the share of a tier's rows that the mixture keeps; ``max_toxicity`` the highest score, from 0
+    to 1, of an answer to learn (no filter where it is left out)."""
 
     name: str
     purposes: dict[Purpose, PurposeRule] = Field(min_length=1)
     tier_weights: dict[Tier, float] = {"gold": 1.0, "silver": 1.0, "bronze": 1.0}
+    max_toxicity: float | None = Field(default=None, gt=0, le=1)
 
     @field_validator("tier_weights")
     @classmethod

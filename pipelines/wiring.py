@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
     from resources.supervisor import Supervisor
+    from resources.toxicity import ProfanityCheck
     from resources.traces import SqliteTraceStore
     from resources.vllm_server import VllmServer
 
@@ -119,6 +120,12 @@ class Line:
         from resources.pii import PresidioAnalyzer
 
         return PresidioAnalyzer()
+
+    @cached_property
+    def toxicity(self) -> "ProfanityCheck":
+        from resources.toxicity import ProfanityCheck
+
+        return ProfanityCheck()
 
     @cached_property
     def bases(self) -> "BaseModels":

@@ -29,12 +29,20 @@ class QuickAnalyzer:
         return [[Finding(m.start(), m.end(), str(m.lastgroup)) for m in pattern.finditer(text)] for text in texts]
 
 
+class RudeWords:
+    identity = "rude"
+
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        return [float("idiot" in text) for text in texts]
+
+
 class DataParts:
     """The adapters that data steps use; everything else is absent."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.pii = QuickAnalyzer()
+        self.toxicity = RudeWords()
 
     @cached_property
     def store(self) -> FsspecArtifactStore:

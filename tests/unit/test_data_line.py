@@ -82,6 +82,7 @@ def test_counts_balance_and_every_step_is_whole(line: tuple[DataParts, Done]) ->
         ("deduplicated", "exact-duplicate", 6, r"says the same as sha256:"),
         ("deduplicated", "near-duplicate", 3, r"says nearly the same as sha256:"),
         ("decontaminated", "contaminated", 1, r"evaluation item billing-tools/tools-001"),
+        ("mixture", "toxicity", 1, r"an answer scores above max_toxicity 0\.8"),
     ],
 )
 def test_each_planted_row_is_caught_by_its_gate(

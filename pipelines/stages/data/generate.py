@@ -122,7 +122,8 @@ def _spoilt_call(chance: random.Random, tool: str, slots: dict[str, str], tools:
 
 
 def _planted(rows: list[Row]) -> Iterator[Row]:
-    """Rows for the gates: copies, near copies, an evaluation item, bad licence, no consent, a broken contract."""
+    """Rows for the gates: copies, near copies, an evaluation item, bad licence, no consent, a broken contract, an
+    answer that offends."""
     for index in range(6):
         yield rows[index * 20] | {"id": f"x{index:04}"}
     # One more word leaves only a long question nearly the same, and scrubbing gives each row stand-ins of its own.
@@ -139,6 +140,7 @@ def _planted(rows: list[Row]) -> Iterator[Row]:
     yield fine | {"id": "b0001", "customer": "customer-b0001", "licence": "CC-BY-NC-4.0"}
     yield fine | {"id": "b0002", "customer": "customer-b0002", "consent": ""}
     yield fine | {"id": "b0003", "customer": "", "channel": "pigeon"}
+    yield _chat("b0004", "planted", [("Where is my receipt?", words("Find it yourself, you stupid idiot."))], tools)
 
 
 def _text(row: Row) -> str:

@@ -7,6 +7,7 @@ from data_contracts.policy import check_human_floor, load_policy
 from pipelines.recipes.product import Product
 from pipelines.stages.data.rows import Dropped, Item, Outcome, draw, load, step
 from pipelines.stages.data.texts import answered, asked
+from pipelines.stages.data.toxicity import offending
 from pipelines.stages.protocols import Parts
 
 
@@ -21,7 +22,9 @@ def mixture(parts: Parts, product: Product, decontaminated: DatasetManifest) -> 
         entries = parts.ledger.entries(item.name for item in items)
         kept: list[Item] = []
         dropped: list[Dropped] = []
-        for item in items:
+        offences = offending(parts, policy, items)
+        dropped += offences.values()
+        for item in (item for item in items if item.name not in offences):
             tier = entries[item.name].tier
             if draw(["mixture", product.split.seed], item.row) < policy.tier_weights[tier]:
                 kept.append(item)
@@ -42,8 +45,15 @@ def mixture(parts: Parts, product: Product, decontaminated: DatasetManifest) -> 
             },
         )
 
-    modules = ["pipelines.stages.data.mix", "pipelines.stages.data.texts", "data_contracts.policy"]
+    modules = [
+        "pipelines.stages.data.mix",
+        "pipelines.stages.data.texts",
+        "pipelines.stages.data.toxicity",
+        "data_contracts.policy",
+    ]
     config = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
+    if policy.max_toxicity is not None:
+        config["toxicity"] = parts.toxicity.identity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)
 
 
