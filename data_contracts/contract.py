@@ -19,7 +19,7 @@ from data_contracts.frozen import Frozen
 from data_contracts.ledger import ConsentBasis, Purpose, Tier
 
 NO_LICENCE = "NOASSERTION"
-"""SPDX's word for a licence that nobody stated; no policy allows it."""
+"""SPDX's word for a licence that nobody stated; only a policy that names it allows it."""
 
 _UNREAD = {
     "contract": "name tenant domain dataProduct description tags servers support price roles slaProperties "
@@ -119,9 +119,26 @@ class Team(Frozen):
         return _without(values, "team")
 
 
+class GeneratedBy(Frozen):
+    """The model that made the rows, and whether its vendor's terms let a model be trained on them."""
+
+    model: str = Field(min_length=1)
+    terms: str = Field(min_length=1)
+    training: Literal["allowed", "unclear", "forbidden"]
+
+
+def _absent(value: object) -> bool:
+    """Terms that a contract does not state are no part of its digest: a new kind of term renames no old contract."""
+    return value is None
+
+
 class Terms(Frozen):
     """Assay's ``customProperties``. ``licenceField`` and ``consentField`` name a column that states it per row;
-    ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split."""
+    ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split.
+
+    ``region`` (ISO 3166-1, or ``EU``) is where the data was collected. ``regulated`` names the regime that the data
+    falls under (``GDPR Art. 9``) and ``signOff`` its impact assessment (DPIA), without which no policy lets it pass.
+    """
 
     licence: str | None = None
     licenceField: str | None = None
@@ -133,12 +150,16 @@ class Terms(Frozen):
     tier: Tier
     syntheticDepth: int = Field(ge=0)
     retainUntil: date | None = None
+    region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", exclude_if=_absent)
+    regulated: str | None = Field(default=None, min_length=1, exclude_if=_absent)
+    signOff: str | None = Field(default=None, min_length=1, exclude_if=_absent)
+    generatedBy: GeneratedBy | None = Field(default=None, exclude_if=_absent)
 
     @field_validator("licence")
     @classmethod
     def _spdx(cls, value: str | None) -> str | None:
-        if value is not None and spdx(value) is None:
-            raise ValueError(f"{value!r} is not an SPDX licence expression, e.g. CC-BY-4.0")
+        if value is not None and value != NO_LICENCE and spdx(value) is None:
+            raise ValueError(f"{value!r} is not an SPDX licence expression, e.g. CC-BY-4.0, nor {NO_LICENCE}")
         return value
 
     @model_validator(mode="after")
@@ -147,6 +168,10 @@ class Terms(Frozen):
             raise ValueError("state either licence or licenceField")
         if (self.consent is None) == (self.consentField is None):
             raise ValueError("state either consent or consentField")
+        if self.signOff is not None and self.regulated is None:
+            raise ValueError("signOff signs off a regulated source: state what it is regulated by")
+        if self.generatedBy is not None and self.syntheticDepth == 0:
+            raise ValueError("generatedBy: rows that a model made have a syntheticDepth of at least 1")
         return self
 
     def columns(self) -> list[str]:

@@ -1,15 +1,19 @@
-"""The data policy of a product: which licences, consent bases and shares of synthetic rows a purpose allows."""
+"""The data policy of a product: for each purpose what it allows, what it blocks, and what it keeps a share of."""
 
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from data_contracts.contract import spdx
+from data_contracts.contract import NO_LICENCE, Terms, spdx
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from data_contracts.ledger import ConsentBasis, LedgerEntry, Purpose, Tier
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Waiver(Frozen):
@@ -20,10 +24,16 @@ class Waiver(Frozen):
 
 
 class PurposeRule(Frozen):
-    """``human_floor`` is the least share of rows that people wrote (synthetic depth 0)."""
+    """``human_floor`` is the least share of rows that people wrote (synthetic depth 0). ``regions``: where data may
+    come from; none named, anywhere. A weight is the share of rows that the mixture keeps, 1 where none is named.
+    ``unclear_vendor_terms`` lets rows pass of a model whose terms leave open whether they may be learned from."""
 
     licences: tuple[str, ...] = Field(min_length=1)
     consent: tuple[ConsentBasis, ...] = Field(min_length=1)
+    regions: tuple[str, ...] = ()
+    licence_weights: dict[str, Share] = {}
+    region_weights: dict[str, Share] = {}
+    unclear_vendor_terms: bool = False
     human_floor: float = Field(ge=0, le=1)
     human_floor_waiver: Waiver | None = None
     max_synthetic_depth: int = Field(ge=0)
@@ -32,7 +42,7 @@ class PurposeRule(Frozen):
     @classmethod
     def _spdx(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for licence in value:
-            if spdx(licence) != licence:
+            if licence != NO_LICENCE and spdx(licence) != licence:
                 raise ValueError(f"{licence!r} is not an SPDX licence identifier, e.g. CC-BY-4.0")
         return value
 
@@ -42,6 +52,14 @@ class PurposeRule(Frozen):
         if "none" in value:
             raise ValueError("'none' is the absence of a basis and cannot be allowed")
         return value
+
+    @model_validator(mode="after")
+    def _weights_are_of_what_is_allowed(self) -> "PurposeRule":
+        if unknown := set(self.licence_weights) - set(self.licences):
+            raise ValueError(f"licence_weights: not among the licences allowed: {', '.join(sorted(unknown))}")
+        if self.regions and (unknown := set(self.region_weights) - set(self.regions)):
+            raise ValueError(f"region_weights: not among the regions allowed: {', '.join(sorted(unknown))}")
+        return self
 
 
 class DataPolicy(Frozen):
@@ -70,31 +88,71 @@ class DataPolicy(Frozen):
 
 
 class Decision(Frozen):
-    """``code`` is a short word for counts, ``reason`` a sentence for people."""
+    """What a policy makes of a row. ``code`` is a short word for counts, ``reason`` a sentence for people, ``share``
+    how much the mixture keeps of such rows."""
 
-    verdict: Literal["allow", "block"]
+    verdict: Literal["allow", "block", "weight"]
     code: str = ""
     reason: str = ""
+    share: float = 1.0
 
 
-def judge(rule: PurposeRule, purpose: Purpose, entry: LedgerEntry) -> Decision:
-    """Whether a row may be used for a purpose, by its ledger entry alone."""
+def judge(policy: DataPolicy, purpose: Purpose, entry: LedgerEntry, terms: Terms) -> Decision:
+    """Whether a row may be used for a purpose, by its ledger entry and the terms of its contract."""
+    rule = policy.rule(purpose)
+    faults = [*_faults(rule, purpose, entry), *_source_faults(rule, terms)]
+    if faults:
+        return Decision(verdict="block", code=faults[0][0], reason="; ".join(reason for _, reason in faults), share=0.0)
+    weights = {
+        f"tier {entry.tier}": policy.tier_weights[entry.tier],
+        f"licence {entry.licence}": rule.licence_weights.get(entry.licence, 1.0),
+        f"region {terms.region}": rule.region_weights.get(terms.region or "", 1.0),
+    }
+    share = round(prod(weights.values()), 6)
+    if share == 1:
+        return Decision(verdict="allow")
+    told = ", ".join(f"{what} has weight {weight:g}" for what, weight in weights.items() if weight < 1)
+    return Decision(verdict="weight", code="weight", reason=told, share=share)
+
+
+def _faults(rule: PurposeRule, purpose: Purpose, entry: LedgerEntry) -> Iterator[tuple[str, str]]:
     if entry.licence not in rule.licences:
-        return _block(
-            "licence", f"licence {entry.licence} is not allowed for {purpose}; allowed: {_list(rule.licences)}"
-        )
+        yield "licence", f"licence {entry.licence} is not allowed for {purpose}; allowed: {_list(rule.licences)}"
     if entry.consent not in rule.consent:
-        return _block(
-            "consent", f"consent basis {entry.consent} is not allowed for {purpose}; needs {_list(rule.consent)}"
+        yield (
+            "consent",
+            f"consent basis {entry.consent} is not allowed for {purpose}; needs {_list(rule.consent)}",
         )
     if purpose not in entry.purposes:
-        return _block("purpose", f"the data contract does not allow {purpose}; it allows {_list(entry.purposes)}")
+        remedy = (
+            "" if set(entry.purposes) - {"inference"} else ": it needs a training purpose before it may be learned from"
+        )
+        yield "purpose", f"the data contract does not allow {purpose}; it allows {_list(entry.purposes)}{remedy}"
     if entry.synthetic_depth > rule.max_synthetic_depth:
-        return _block(
+        yield (
             "synthetic-depth",
             f"synthetic depth {entry.synthetic_depth} exceeds the policy's {rule.max_synthetic_depth}",
         )
-    return Decision(verdict="allow")
+
+
+def _source_faults(rule: PurposeRule, terms: Terms) -> Iterator[tuple[str, str]]:
+    """No policy can set aside that a regulated source was not signed off, or that a vendor forbids training."""
+    if terms.regulated is not None and terms.signOff is None:
+        yield (
+            "regulated",
+            f"is regulated ({terms.regulated}) and nobody signed it off: put the reference of its impact assessment "
+            "(DPIA) into the data contract's signOff",
+        )
+    made = terms.generatedBy
+    if made is not None and made.training == "forbidden":
+        yield "vendor-terms", f"was made by {made.model}, whose terms forbid to train on it ({made.terms})"
+    if made is not None and made.training == "unclear" and not rule.unclear_vendor_terms:
+        yield (
+            "vendor-terms",
+            f"was made by {made.model}, whose terms leave open whether it may be trained on ({made.terms})",
+        )
+    if rule.regions and terms.region not in rule.regions:
+        yield "region", f"comes from {terms.region or 'a region that is not stated'}; allowed: {_list(rule.regions)}"
 
 
 def check_human_floor(rule: PurposeRule, rows: int, synthetic: int) -> None:
@@ -116,10 +174,6 @@ def load_policy(path: Path) -> DataPolicy:
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in error.errors())
         raise BadInput(f"data policy {path}: {'; '.join(faults)}") from error
-
-
-def _block(code: str, reason: str) -> Decision:
-    return Decision(verdict="block", code=code, reason=reason)
 
 
 def _list(words: tuple[str, ...]) -> str:

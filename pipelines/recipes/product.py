@@ -9,7 +9,6 @@ from pydantic import Field, ValidationError, model_validator
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
-from data_contracts.ledger import Purpose
 from pipelines.recipes.mapping import Columns, PairColumns, Transcripts
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +72,8 @@ class Product(Frozen):
     tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
     description: str
     environment: str = "production"
-    purpose: Purpose = "own-model"
+    purpose: Literal["own-model", "shared-model"] = "own-model"
+    """What is learned for. Data that may only be used for inference is not learned from."""
     sources: tuple[Source, ...] = Field(min_length=1)
     data_policy: str
     split: Split = Split()

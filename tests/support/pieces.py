@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from data_contracts.digests import Digest, sha256_bytes, sha256_file
+from data_contracts.contract import load_contract
+from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import BaseManifest, DatasetManifest, SourceRef
 from pipelines.recipes.product import ROOT, Product
@@ -89,7 +90,9 @@ def write_adapter(folder: Path, base: Digest, seed: int) -> None:
 def make_data(parts: Line, product: Product) -> tuple[DatasetManifest, DatasetManifest]:
     """Raw rows of four people with ledger entries, and splits made from them."""
     pairs = [(parts.keyring.subject(f"person-{n % 4}"), {"kind": "sft", "text": f"row {n}"}) for n in range(12)]
-    contract = sha256_file(ROOT / "pyproject.toml")
+    contract = parts.store.put_manifest(
+        load_contract(ROOT / "data_contracts" / "contracts" / "billing-conversations.yaml")
+    )
     source = SourceRef(url="generated://small", content=sha256_bytes(b"rows"), contract=contract)
     items = named(parts, pairs)
     parts.ledger.record(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_contracts.contract import DataContract, load_contract
+from data_contracts.contract import DataContract, Terms, load_contract
 from data_contracts.errors import BadInput, Refused
 from data_contracts.ledger import LedgerEntry
 from data_contracts.policy import DataPolicy, check_human_floor, judge, load_policy
@@ -169,9 +169,80 @@ POLICY = {"licences": ["MIT"], "consent": ["consent"], "human_floor": 0.5, "max_
 )
 def test_the_policy_judges_a_row_by_its_ledger_entry(change: dict[str, object], code: str) -> None:
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
-    decision = judge(policy.rule("own-model"), "own-model", entry(**change))
+    decision = judge(policy, "own-model", entry(**change), contract().terms)
     assert decision.code == code
     assert (decision.verdict == "allow") == (code == "")
+
+
+def terms(**changes: object) -> Terms:
+    return Terms.model_validate(contract().terms.payload() | changes)
+
+
+MADE = {"model": "big-model-4", "terms": "Vendor Terms 2025, section 2", "training": "forbidden"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "code", "told"),
+    [
+        ({"regulated": "GDPR Art. 9"}, {}, "regulated", "DPIA"),
+        ({"regulated": "GDPR Art. 9", "signOff": "DPIA-7"}, {}, "", ""),
+        ({"generatedBy": MADE, "syntheticDepth": 1}, {}, "vendor-terms", "big-model-4, whose terms forbid"),
+        ({"generatedBy": MADE, "syntheticDepth": 1}, {"unclear_vendor_terms": True}, "vendor-terms", "section 2"),
+        ({"generatedBy": MADE | {"training": "unclear"}, "syntheticDepth": 1}, {}, "vendor-terms", "leave open"),
+        ({"generatedBy": MADE | {"training": "unclear"}, "syntheticDepth": 1}, {"unclear_vendor_terms": True}, "", ""),
+        ({"generatedBy": MADE | {"training": "allowed"}, "syntheticDepth": 1}, {}, "", ""),
+        ({"region": "US"}, {"regions": ["DE", "FR"]}, "region", "DE, FR"),
+        ({}, {"regions": ["DE", "FR"]}, "region", "not stated"),
+        ({"region": "FR"}, {"regions": ["DE", "FR"]}, "", ""),
+    ],
+)
+def test_the_policy_judges_a_source_by_its_contract(change, rule, code: str, told: str) -> None:
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY | rule}})
+    decision = judge(policy, "own-model", entry(), terms(**change))
+    assert decision.code == code
+    assert (decision.verdict == "allow") == (code == "")
+    assert told in decision.reason
+
+
+def test_every_reason_against_a_row_is_told() -> None:
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
+    decision = judge(policy, "own-model", entry(licence="CC-BY-NC-4.0"), terms(regulated="HIPAA"))
+    assert decision.code == "licence"
+    assert "CC-BY-NC-4.0" in decision.reason
+    assert "HIPAA" in decision.reason
+
+
+def test_production_rows_need_a_training_purpose() -> None:
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
+    decision = judge(policy, "own-model", entry(purposes=["inference"]), terms())
+    assert decision.verdict == "block"
+    assert "needs a training purpose before it may be learned from" in decision.reason
+
+
+def test_weights_by_tier_licence_and_region_multiply() -> None:
+    rule = POLICY | {"licence_weights": {"MIT": 0.5}, "region_weights": {"US": 0.4}}
+    tiers = {"gold": 1.0, "silver": 0.8, "bronze": 0.5}
+    policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": rule}, "tier_weights": tiers})
+    assert judge(policy, "own-model", entry(tier="bronze"), terms(region="US")).share == 0.1
+    decision = judge(policy, "own-model", entry(), terms())
+    assert (decision.verdict, decision.share) == ("weight", 0.5)
+    assert decision.reason == "licence MIT has weight 0.5"
+
+
+def test_terms_that_a_contract_does_not_state_leave_its_digest_alone() -> None:
+    assert contract().digest == "sha256:68525aecae8d95ca13e4ec5fca38eeedc120ef8a80e56259278231e301908704"
+    assert DataContract.model_validate(contract().payload()) == contract()
+    stated = contract().model_copy(update={"terms": terms(region="DE")})
+    assert stated.digest != contract().digest
+    assert DataContract.model_validate(stated.payload()) == stated
+
+
+@pytest.mark.parametrize(
+    "change", [{"signOff": "DPIA-7"}, {"generatedBy": MADE}, {"region": "Germany"}, {"licence": "unknown"}]
+)
+def test_terms_that_contradict_themselves_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        terms(**change)
 
 
 def test_the_human_floor_needs_people_or_a_waiver() -> None:
@@ -187,7 +258,15 @@ def test_the_human_floor_needs_people_or_a_waiver() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"licences": ["free"]}, {"licences": []}, {"consent": ["none"]}, {"human_floor": 2}, {"human_flor": 0.1}],
+    [
+        {"licences": ["free"]},
+        {"licences": []},
+        {"consent": ["none"]},
+        {"human_floor": 2},
+        {"human_flor": 0.1},
+        {"licence_weights": {"CC0-1.0": 0.5}},
+        {"regions": ["DE"], "region_weights": {"US": 0.5}},
+    ],
 )
 def test_a_bad_policy_is_refused_with_its_file(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "policy.yaml"

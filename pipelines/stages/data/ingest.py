@@ -1,14 +1,16 @@
 """The first three steps: read the sources, hold each record to its contract, enter it in the ledger, ask the policy."""
 
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from data_contracts.contract import NO_LICENCE, DataContract, load_contract, spdx
 from data_contracts.digests import Digest, sha256_file, sha256_json
 from data_contracts.errors import BadInput
 from data_contracts.ledger import ConsentBasis, LedgerEntry
 from data_contracts.manifests import DatasetManifest, SourceRef
-from data_contracts.policy import judge, load_policy
+from data_contracts.policy import Decision, judge, load_policy
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.recipes.product import Product, Source
 from pipelines.stages.data.convert import convert
@@ -29,6 +31,7 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
             folder = Path(temporary) / str(index)
             folder.mkdir()
             path, contract = fetch(source.url, folder), load_contract(product.file("contract", source.contract))
+            parts.store.put_manifest(contract)
             fetched.append((source, contract, _ref(source, contract, path), path))
 
         def work() -> Outcome:
@@ -80,7 +83,7 @@ def contracted(parts: Parts, product: Product, raw: DatasetManifest) -> tuple[Da
 def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tuple[DatasetManifest, bool]:
     """Training rows, each with a ledger entry that leads back to its record, as far as the data policy allows them."""
     policy = load_policy(product.file("data_policy", product.data_policy))
-    rule = policy.rule(product.purpose)
+    policy.rule(product.purpose)
 
     def work() -> Outcome:
         contracts = _contracts(product)
@@ -91,20 +94,31 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
         kept: list[Item] = []
         dropped: list[Dropped] = []
         children: list[LedgerEntry] = []
+        decisions: Counter[tuple[str, Digest, str, Decision]] = Counter()
         for record, item in zip(records, items, strict=True):
             entry = entries[record.name].model_copy(update={"row": item.name, "parents": (record.name,)})
             children.append(entry)
-            decision = judge(rule, product.purpose, entry)
-            if decision.verdict == "allow":
-                kept.append(item)
-            else:
+            _, contract = contracts[entry.source]
+            decision = judge(policy, product.purpose, entry, contract.terms)
+            decisions[entry.source, entry.contract, entry.licence, decision] += 1
+            if decision.verdict == "block":
                 dropped.append(Dropped(item, decision.code, f"{entry.source}: {decision.reason}"))
+            else:
+                kept.append(item)
         parts.ledger.record(children)
-        return Outcome(kept, dropped)
+        return Outcome(kept, dropped, facts={"decisions": _told(decisions)})
 
     modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.convert", "data_contracts.policy"]
     config = {"sources": _source_config(product), "purpose": product.purpose, "policy": policy.digest}
     return step(parts, product, "ledgered", modules, config, [contracted], work, policy=policy.digest)
+
+
+def _told(decisions: Counter[tuple[str, Digest, str, Decision]]) -> list[dict[str, Any]]:
+    """What the policy decided, by source and licence, with the reason and how many rows it met."""
+    return [
+        {"source": source, "contract": contract, "licence": licence, "rows": rows} | decision.payload()
+        for (source, contract, licence, decision), rows in sorted(decisions.items(), key=str)
+    ]
 
 
 def _ref(source: Source, contract: DataContract, path: Path) -> SourceRef:

@@ -1,9 +1,12 @@
-"""The mixture: each tier's share of rows, and the floor of rows that people wrote."""
+"""The mixture: rows whose time is up leave it, of the others each weight's share stays; the floor of human rows."""
+
+from datetime import UTC, date, datetime
 
 from pydantic import JsonValue
 
+from data_contracts.contract import DataContract
 from data_contracts.manifests import DatasetManifest
-from data_contracts.policy import check_human_floor, load_policy
+from data_contracts.policy import check_human_floor, judge, load_policy
 from pipelines.recipes.product import Product
 from pipelines.stages.data.rows import Dropped, Item, Outcome, draw, load, step
 from pipelines.stages.data.texts import answered, asked
@@ -11,11 +14,18 @@ from pipelines.stages.data.toxicity import offending
 from pipelines.stages.protocols import Parts
 
 
-def mixture(parts: Parts, product: Product, decontaminated: DatasetManifest) -> tuple[DatasetManifest, bool]:
-    """The rows to learn from. Which rows a tier's weight leaves out is drawn by their content and the product's seed.
-    Raises `Refused` when people wrote too few of them and the policy holds no waiver."""
+def mixture(
+    parts: Parts, product: Product, decontaminated: DatasetManifest, today: date | None = None
+) -> tuple[DatasetManifest, bool]:
+    """The rows to learn from. Which rows a weight leaves out is drawn by their content and the product's seed. Raises
+    `Refused` when people wrote too few of them and the policy holds no waiver."""
     policy = load_policy(product.file("data_policy", product.data_policy))
     rule = policy.rule(product.purpose)
+    contracts = {each.contract for each in decontaminated.sources}
+    terms = {each: parts.store.get_manifest(each, DataContract).terms for each in contracts}
+    now = today or datetime.now(UTC).date()
+    # The dates that have passed are part of the action key, not the day: an unchanged line stays a hit tomorrow.
+    passed = {each.retainUntil for each in terms.values() if each.retainUntil is not None and each.retainUntil < now}
 
     def work() -> Outcome:
         items = load(parts, decontaminated)
@@ -23,13 +33,17 @@ def mixture(parts: Parts, product: Product, decontaminated: DatasetManifest) -> 
         kept: list[Item] = []
         dropped: list[Dropped] = []
         offences = offending(parts, policy, items)
-        dropped += offences.values()
-        for item in (item for item in items if item.name not in offences):
-            tier = entries[item.name].tier
-            if draw(["mixture", product.split.seed], item.row) < policy.tier_weights[tier]:
+        for item in items:
+            entry = entries[item.name]
+            decision = judge(policy, product.purpose, entry, terms[entry.contract])
+            if entry.retain_until in passed:
+                dropped.append(Dropped(item, "expired", f"{entry.source}: was to be kept until {entry.retain_until}"))
+            elif item.name in offences:
+                dropped.append(offences[item.name])
+            elif draw(["mixture", product.split.seed], item.row) < decision.share:
                 kept.append(item)
             else:
-                dropped.append(Dropped(item, "tier-weight", f"tier {tier} has weight {policy.tier_weights[tier]:g}"))
+                dropped.append(Dropped(item, "weight", decision.reason))
         synthetic = sum(entries[item.name].synthetic_depth > 0 for item in kept)
         check_human_floor(rule, len(kept), synthetic)
         waiver = rule.human_floor_waiver
@@ -51,7 +65,8 @@ def mixture(parts: Parts, product: Product, decontaminated: DatasetManifest) -> 
         "pipelines.stages.data.toxicity",
         "data_contracts.policy",
     ]
-    config = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
+    config: dict[str, JsonValue] = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
+    config["expired"] = [str(day) for day in sorted(passed)]
     if policy.max_toxicity is not None:
         config["toxicity"] = parts.toxicity.identity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)

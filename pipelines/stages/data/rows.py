@@ -123,6 +123,7 @@ def step(
         facts: dict[str, JsonValue] = {
             "licences": _counted(entry.licence for entry in entries.values()),
             "tiers": _counted(entry.tier for entry in entries.values()),
+            "origins": _origins(entries.values()),
             "quarantine": merkle_root(drop.item.name for drop in outcome.dropped),
             "ledger": ledger_root(entries.values()),
         }
@@ -143,6 +144,15 @@ def step(
         )
 
     return remembered(parts.store, key, DatasetManifest, make, whole=lambda known: not check_dataset(parts, known))
+
+
+def _origins(entries: Iterable[LedgerEntry]) -> JsonValue:
+    """How many rows came from which source, under which contract and licence."""
+    counted = Counter((entry.source, entry.contract, entry.licence) for entry in entries)
+    return [
+        {"source": source, "contract": contract, "licence": licence, "rows": rows}
+        for (source, contract, licence), rows in sorted(counted.items())
+    ]
 
 
 def _counted(words: Iterable[str]) -> JsonValue:

@@ -2,10 +2,13 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import yaml
 
+from data_contracts.contract import DataContract, Terms
 from data_contracts.digests import Digest
+from data_contracts.licences import duties, restricts, vendor_terms
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import GateVerdict
@@ -17,14 +20,17 @@ def render_card(store: ArtifactStore, product: Product, model: ModelManifest, ve
     """Markdown with YAML front matter. Equal manifests give equal bytes: no time, no host."""
     base = store.get_manifest(model.base, BaseManifest)
     steps = checkpoints(store, model)
-    sets = datasets(store, training_sets(model, steps))
+    heads = training_sets(model, steps)
+    sets = datasets(store, heads)
+    origins = [each for head in heads for each in learned_from(store, sets[head])]
     return (
         "\n\n".join(
             [
-                _front_matter(base, model),
+                _front_matter(base, model, origins),
                 f"# {product.name}\n\n{product.description}",
                 _origin(model),
                 _base(base, model),
+                terms_of_the_data(origins),
                 _data(sets),
                 _training(reversed(steps)),
                 _gate(verdict),
@@ -43,11 +49,52 @@ def diff_cards(champion: str, candidate: str) -> str:
     return "".join(lines)
 
 
-def _front_matter(base: BaseManifest, model: ModelManifest) -> str:
+class Origin(NamedTuple):
+    """Rows of one source under one licence, with the terms of their contract."""
+
+    source: str
+    licence: str
+    rows: int
+    terms: Terms
+
+
+def learned_from(store: ArtifactStore, data: DatasetManifest) -> list[Origin]:
+    """Where the rows of a data set came from, by source and licence."""
+    counted: Any = data.facts["origins"]
+    return [
+        Origin(each["source"], each["licence"], each["rows"], store.get_manifest(each["contract"], DataContract).terms)
+        for each in counted
+    ]
+
+
+def terms_of_the_data(origins: Iterable[Origin]) -> str:
+    """Under which terms the model learned, source by source, and what they ask of those who use it."""
+    rows = [
+        [
+            origin.source,
+            origin.licence,
+            f"{origin.rows:,}",
+            "; ".join([*duties(origin.licence), *vendor_terms(origin.terms), *_circumstances(origin.terms)]) or "-",
+        ]
+        for origin in origins
+    ]
+    return "## Terms of the data\n\n" + _table(["source", "licence", "rows", "what it asks"], rows)
+
+
+def _circumstances(terms: Terms) -> list[str]:
+    return [
+        *([f"collected in {terms.region}"] if terms.region else []),
+        *([f"regulated ({terms.regulated}), signed off by {terms.signOff}"] if terms.regulated else []),
+    ]
+
+
+def _front_matter(base: BaseManifest, model: ModelManifest, origins: Sequence[Origin]) -> str:
+    narrowed = restricts((each.licence for each in origins), (each.terms for each in origins))
     fields = {
         "base_model": base.name,
         "library_name": "transformers" if model.method == "full" else "peft",
-        "license": base.licence.lower(),
+        "license": "other" if narrowed else base.licence.lower(),
+        **({"license_name": f"{base.licence.lower()}-with-terms-of-the-data"} if narrowed else {}),
         "pipeline_tag": "text-generation",
         "tags": ["assay", model.method, *(["synthetic-data"] if model.synthetic_share else [])],
     }
