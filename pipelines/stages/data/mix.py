@@ -45,7 +45,8 @@ def mixture(
             else:
                 dropped.append(Dropped(item, "weight", decision.reason))
         synthetic = sum(entries[item.name].synthetic_depth > 0 for item in kept)
-        check_human_floor(rule, len(kept), synthetic)
+        if kept:
+            check_human_floor(rule, len(kept), synthetic)
         waiver = rule.human_floor_waiver
         return Outcome(
             kept,
