@@ -134,7 +134,8 @@ def _absent(value: object) -> bool:
 
 class Terms(Frozen):
     """Assay's ``customProperties``. ``licenceField`` and ``consentField`` name a column that states it per row;
-    ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split.
+    ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split;
+    ``labelKey`` one whose values are the classes that a mixture balances.
 
     ``region`` (ISO 3166-1, or ``EU``) is where the data was collected. ``regulated`` names the regime that the data
     falls under (``GDPR Art. 9``) and ``signOff`` its impact assessment (DPIA), without which no policy lets it pass.
@@ -147,6 +148,7 @@ class Terms(Frozen):
     purposes: tuple[Purpose, ...] = Field(min_length=1)
     subjectKey: str | None = None
     groupKey: str | None = None
+    labelKey: str | None = Field(default=None, exclude_if=_absent)
     tier: Tier
     syntheticDepth: int = Field(ge=0)
     retainUntil: date | None = None
@@ -175,7 +177,7 @@ class Terms(Frozen):
         return self
 
     def columns(self) -> list[str]:
-        named = (self.licenceField, self.consentField, self.subjectKey, self.groupKey)
+        named = (self.licenceField, self.consentField, self.subjectKey, self.groupKey, self.labelKey)
         return [column for column in named if column is not None]
 
 

@@ -27,6 +27,8 @@ class Source(Frozen):
     url: str
     contract: str
     kind: Literal["sft", "preference"] = "sft"
+    replay: bool = False
+    """General data, learned again beside the product's own so that the base's abilities stay."""
     mapping: Columns | PairColumns | Transcripts | None = None
 
     @model_validator(mode="after")
@@ -37,6 +39,14 @@ class Source(Frozen):
                 "chosen_transcript and rejected_transcript"
             )
         return self
+
+
+class MixtureRule(Frozen):
+    """``replay_share`` of the rows come from replay sources. Of the others no label (the contract's ``labelKey``) makes
+    up more than ``max_label_share``."""
+
+    replay_share: float = Field(default=0.0, ge=0, lt=1)
+    max_label_share: float | None = Field(default=None, gt=0, le=1)
 
 
 class Split(Frozen):
@@ -76,6 +86,7 @@ class Product(Frozen):
     """What is learned for. Data that may only be used for inference is not learned from."""
     sources: tuple[Source, ...] = Field(min_length=1)
     data_policy: str
+    mixture: MixtureRule = MixtureRule()
     split: Split = Split()
     recipe: str
     template: str
@@ -88,6 +99,12 @@ class Product(Frozen):
     def _sources_differ(self) -> "Product":
         if len({source.url for source in self.sources}) != len(self.sources):
             raise ValueError("sources: a url is named twice; name each source once")
+        return self
+
+    @model_validator(mode="after")
+    def _replay_has_a_share(self) -> "Product":
+        if any(source.replay for source in self.sources) != (self.mixture.replay_share > 0):
+            raise ValueError("mixture: replay_share goes with sources that have replay: true; state both or neither")
         return self
 
     def file(

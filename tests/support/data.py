@@ -106,7 +106,7 @@ def write_contract(path: Path, columns: dict[str, str], **terms: object) -> str:
     return str(path)
 
 
-def product_of(folder: Path, *sources: dict[str, object]) -> Product:
+def product_of(folder: Path, *sources: dict[str, object], **fields: object) -> Product:
     """The billing product with other sources, as a product file in ``folder``."""
     policy = {
         "name": "test",
@@ -124,6 +124,7 @@ def product_of(folder: Path, *sources: dict[str, object]) -> Product:
         "name": "other",
         "sources": list(sources),
         "data_policy": str(folder / "policy.yaml"),
+        **fields,
     }
     path = folder / "other.yaml"
     path.write_text(yaml.safe_dump(json.loads(json.dumps(values))))

@@ -178,10 +178,12 @@ def _unlike(source: Source, record: Row) -> list[str]:
 
 
 def _training_row(record: Item, source: Source, contract: DataContract) -> Row:
-    """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like."""
-    values = record.row["values"]
-    group = values.get(contract.terms.groupKey) if contract.terms.groupKey else None
-    return convert(source, values) | {"record": record.name, "group": str(group) if group else None}
+    """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like,
+    ``label`` (where the contract has one) is its class in the mixture."""
+    values, terms = record.row["values"], contract.terms
+    group = values.get(terms.groupKey) if terms.groupKey else None
+    label = {"label": str(values.get(terms.labelKey))} if terms.labelKey else {}
+    return convert(source, values) | {"record": record.name, "group": str(group) if group else None} | label
 
 
 def _contracts(product: Product) -> dict[str, tuple[Source, DataContract]]:

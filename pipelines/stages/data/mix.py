@@ -1,5 +1,6 @@
 """The mixture: rows whose time is up leave it, of the others each weight's share stays; the floor of human rows."""
 
+from collections import Counter
 from datetime import UTC, date, datetime
 
 from pydantic import JsonValue
@@ -8,6 +9,7 @@ from data_contracts.contract import DataContract
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import check_human_floor, judge, load_policy
 from pipelines.recipes.product import Product
+from pipelines.stages.data.proportions import in_proportion
 from pipelines.stages.data.rows import Dropped, Item, Outcome, draw, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.data.toxicity import offending
@@ -27,6 +29,8 @@ def mixture(
     # The dates that have passed are part of the action key, not the day: an unchanged line stays a hit tomorrow.
     passed = {each.retainUntil for each in terms.values() if each.retainUntil is not None and each.retainUntil < now}
 
+    replay_sources = {source.url for source in product.sources if source.replay}
+
     def work() -> Outcome:
         items = load(parts, decontaminated)
         entries = parts.ledger.entries(item.name for item in items)
@@ -44,6 +48,9 @@ def mixture(
                 kept.append(item)
             else:
                 dropped.append(Dropped(item, "weight", decision.reason))
+        replayed = {item.name for item in kept if entries[item.name].source in replay_sources}
+        kept, out_of_proportion = in_proportion(product.mixture, product.split.seed, kept, replayed)
+        dropped += out_of_proportion
         synthetic = sum(entries[item.name].synthetic_depth > 0 for item in kept)
         if kept:
             check_human_floor(rule, len(kept), synthetic)
@@ -57,20 +64,31 @@ def mixture(
                 "human_floor": rule.human_floor,
                 "human_floor_waiver": waiver.payload() if waiver else None,
                 "lengths": _lengths(kept),
+                "replay_rows": sum(item.name in replayed for item in kept),
+                "largest_label_share": _largest_label(kept),
             },
         )
 
     modules = [
         "pipelines.stages.data.mix",
+        "pipelines.stages.data.proportions",
         "pipelines.stages.data.texts",
         "pipelines.stages.data.toxicity",
         "data_contracts.policy",
     ]
     config: dict[str, JsonValue] = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
+    config["proportions"] = product.mixture.payload()
+    config["replay"] = " ".join(sorted(replay_sources))
     config["expired"] = [str(day) for day in sorted(passed)]
     if policy.max_toxicity is not None:
         config["toxicity"] = parts.toxicity.identity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)
+
+
+def _largest_label(items: list[Item]) -> float | None:
+    """Share of the commonest label among the rows that have one."""
+    counts = Counter(item.row["label"] for item in items if "label" in item.row)
+    return round(max(counts.values()) / counts.total(), 6) if counts else None
 
 
 def _lengths(items: list[Item]) -> JsonValue:

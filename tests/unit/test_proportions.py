@@ -1,0 +1,79 @@
+"""What a mixture is made of in which proportion: no label above its ceiling, replayed rows exactly at their share."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_contracts.digests import sha256_json
+from data_contracts.errors import Refused
+from pipelines.recipes.product import MixtureRule, Product
+from pipelines.stages.data.proportions import ceiling, in_proportion
+from pipelines.stages.data.rows import Item
+from tests.support.data import DataParts, product_of, run_line, simple_rows, write_contract
+
+
+def labelled(counts: list[int]) -> list[Item]:
+    rows = [{"kind": "sft", "label": f"l{label}", "n": n} for label, count in enumerate(counts) for n in range(count)]
+    return [Item(sha256_json(row), "somebody", row) for row in rows]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.05, 1))
+def test_the_ceiling_is_kept_and_is_the_highest_that_can_be(counts: list[int], share: float) -> None:
+    most = ceiling(counts, share)
+    assert most <= share * sum(min(most, count) for count in counts) + 1e-9
+    for more in range(most + 1, max(counts) + 1):
+        assert more > share * sum(min(more, count) for count in counts)
+
+
+@given(st.lists(st.integers(1, 30), min_size=4, max_size=8), st.integers(0, 40), st.sampled_from([0.1, 0.25, 0.5]))
+def test_labels_and_replay_keep_their_shares_and_no_row_is_lost(counts: list[int], spare: int, share: float) -> None:
+    items = labelled(counts)
+    replayed = labelled([0] * len(counts) + [sum(counts) + spare])
+    rule = MixtureRule(replay_share=share, max_label_share=0.5)
+    kept, dropped = in_proportion(rule, 17, [*items, *replayed], {item.name for item in replayed})
+    assert sorted(item.name for item in [*kept, *(drop.item for drop in dropped)]) == sorted(
+        item.name for item in [*items, *replayed]
+    )
+    own = Counter(item.row["label"] for item in kept if item not in replayed)
+    assert max(own.values()) <= 0.5 * own.total()
+    assert len(kept) - own.total() == round(share / (1 - share) * own.total())
+    again, _ = in_proportion(rule, 17, [*replayed, *items][::-1], {item.name for item in replayed})
+    assert {item.name for item in again} == {item.name for item in kept}
+
+
+def test_shares_that_cannot_be_kept_stop_the_line_with_what_would_help() -> None:
+    with pytest.raises(Refused, match=r"max_label_share 0.3 cannot be kept with 3 labels: allow at least 0.334"):
+        in_proportion(MixtureRule(max_label_share=0.3), 17, labelled([5, 5, 5]), set())
+    items = labelled([9, 1])
+    with pytest.raises(Refused, match=r"replay_share 0.5 needs 9 rows of replay sources and 1 are left"):
+        in_proportion(MixtureRule(replay_share=0.5), 17, items, {items[-1].name})
+
+
+def balanced(tmp_path: Path) -> Product:
+    parts = {"own": simple_rows(40), "general": [row | {"text": f"general {row['text']}"} for row in simple_rows(20)]}
+    sources: list[dict[str, object]] = []
+    for name, rows in parts.items():
+        lines = (
+            f'{{"text": "{row["text"]}", "intent": "{"rare" if n < 6 else "often"}"}}' for n, row in enumerate(rows)
+        )
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        contract = write_contract(tmp_path / f"{name}.yaml", {"text": "string", "intent": "string"}, labelKey="intent")
+        source: dict[str, object] = {"url": str(tmp_path / f"{name}.jsonl"), "contract": contract}
+        source |= {"mapping": {"user": "{text}", "assistant": {"intent": "{intent}"}}, "replay": name == "general"}
+        sources.append(source)
+    return product_of(tmp_path, *sources, mixture={"replay_share": 0.25, "max_label_share": 0.6})
+
+
+def test_a_product_states_them_and_the_manifest_says_what_they_left(tmp_path: Path) -> None:
+    manifest = run_line(DataParts(tmp_path / "home"), balanced(tmp_path))["mixture"][0]
+    assert manifest.counts.dropped == {"label-share": 25, "replay-share": 15}
+    assert (manifest.counts.rows_out, manifest.facts["replay_rows"]) == (20, 5)
+
+
+def test_replay_without_a_share_is_a_fault_of_the_product_file(tmp_path: Path) -> None:
+    values = balanced(tmp_path).payload() | {"mixture": {}}
+    with pytest.raises(ValueError, match="replay_share goes with sources that have replay: true"):
+        Product.model_validate(values)
