@@ -1,5 +1,6 @@
 """The protocol of the artifact store; `resources.artifact_store` implements it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,5 +27,13 @@ class ArtifactStore(Protocol):
         ...
 
     def has(self, digest: Digest) -> bool: ...
+    def delete(self, digest: Digest) -> None:
+        """Take a blob out of the store. Safe to repeat."""
+        ...
+
+    def remembered(self) -> Iterator[Digest]:
+        """The manifests that action keys lead to."""
+        ...
+
     def get_action(self, key: Digest) -> Digest | None: ...
     def put_action(self, key: Digest, manifest: Digest) -> None: ...

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,6 +97,18 @@ class FsspecArtifactStore:
             if listed.get(name) != found[name]:
                 raise Tampered(f"{folder / name} was changed: its bytes do not match tree {digest}")
         return folder
+
+    def delete(self, digest: Digest) -> None:
+        if self.has(digest):
+            self.fs.rm_file(self._blob(digest))
+
+    def remembered(self) -> Iterator[Digest]:
+        folder = f"{self.root}/actions"
+        if not self.fs.exists(folder):
+            return
+        for path in sorted(self.fs.ls(folder, detail=False)):
+            if len(Path(path).name) == 64:  # not a file that is being written
+                yield self.fs.cat_file(path).decode()
 
     def get_action(self, key: Digest) -> Digest | None:
         path = f"{self.root}/actions/{hex_of(key)}"

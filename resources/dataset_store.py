@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.digests import Digest, hex_of, merkle_root
 from data_contracts.errors import Missing, Tampered
+from pipelines.stages.protocols import Held
 
 Row = dict[str, Any]
 
 _SHARD_ROWS = 20_000
 _NAMES = pa.schema([("name", pa.string()), ("subject", pa.string())])
 _ROWS = pa.schema([("name", pa.string()), ("subject", pa.string()), ("row", pa.string())])
+_ERASED = "{}"
+"""What stands in a quarantine for the content of an erased row."""
 _DROPPED = pa.schema([("name", pa.string()), ("subject", pa.string()), ("reason", pa.string()), ("row", pa.string())])
 
 
@@ -38,8 +42,9 @@ class ParquetDatasetStore:
         home = self._make(self._home(root))
         for start in range(0, len(triples), _SHARD_ROWS):
             shard = triples[start : start + _SHARD_ROWS]
-            _write(home / f"rows-{start // _SHARD_ROWS:05}.parquet", _ROWS, list(zip(*shard, strict=True)))
-        _write(home / "names.parquet", _NAMES, [[name for name, _, _ in triples], [who for _, who, _ in triples]])
+            _write(home / f"rows-{start // _SHARD_ROWS:05}.parquet", _table(_ROWS, list(zip(*shard, strict=True))))
+        names = [[name for name, _, _ in triples], [who for _, who, _ in triples]]
+        _write(home / "names.parquet", _table(_NAMES, names))
         return root
 
     def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]:
@@ -58,14 +63,46 @@ class ParquetDatasetStore:
         dropped = sorted((name, subject, reason, _dump(row)) for name, subject, reason, row in rows)
         if dropped:
             self._make(self.folder / "quarantine")
-            _write(self._held(action_key), _DROPPED, list(zip(*dropped, strict=True)))
+            _write(self._quarantined(action_key), _table(_DROPPED, list(zip(*dropped, strict=True))))
 
     def read_quarantine(self, action_key: Digest) -> Iterator[tuple[Digest, str, str, Row]]:
-        if self._held(action_key).exists():
-            for name, subject, reason, row in _read(self._held(action_key)):
+        if self._quarantined(action_key).exists():
+            for name, subject, reason, row in _read(self._quarantined(action_key)):
                 yield name, subject, reason, json.loads(row)
 
-    def _held(self, action_key: Digest) -> Path:
+    def held(self, subjects: Iterable[str]) -> Held:
+        wanted = pa.array(sorted(set(subjects)), pa.string())
+        sets = [path.parent.name for path in sorted(self.folder.glob("*/names.parquet")) if _rows_of(path, wanted)]
+        quarantines = [path.stem for path in self._quarantines() if _rows_of(path, wanted)]
+        content = sum(_rows_of(path, wanted) for path in self._shards())
+        content += sum(_rows_of(path, wanted, but=_ERASED) for path in self._quarantines())
+        return Held(tuple(f"sha256:{each}" for each in sets), tuple(f"sha256:{each}" for each in quarantines), content)
+
+    def erase(self, subjects: Iterable[str]) -> None:
+        """A quarantine keeps its rows' names, which its manifest counts on, and the code of why each was dropped."""
+        wanted = pa.array(sorted(set(subjects)), pa.string())
+        for left in self.folder.rglob(".*.part"):
+            left.unlink()
+        for path in self._shards():
+            if _rows_of(path, wanted):
+                table = pq.read_table(path)
+                _write(path, table.filter(pc.invert(pc.is_in(table["subject"], wanted))))
+        for path in self._quarantines():
+            if _rows_of(path, wanted, but=_ERASED):
+                table = pq.read_table(path)
+                gone = pc.is_in(table["subject"], wanted)
+                codes = pc.list_element(pc.split_pattern(table["reason"], ":", max_splits=1), 0)
+                reasons = pc.if_else(gone, pc.binary_join_element_wise(codes, "erased", ": "), table["reason"])
+                rows = pc.if_else(gone, _ERASED, table["row"])
+                _write(path, pa.table([table["name"], table["subject"], reasons, rows], schema=_DROPPED))
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("*/rows-*.parquet"))
+
+    def _quarantines(self) -> list[Path]:
+        return sorted((self.folder / "quarantine").glob("*.parquet"))
+
+    def _quarantined(self, action_key: Digest) -> Path:
         return self.folder / "quarantine" / f"{hex_of(action_key)}.parquet"
 
     def _make(self, home: Path) -> Path:
@@ -80,10 +117,22 @@ def _dump(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False, sort_keys=True)
 
 
-def _write(path: Path, schema: pa.Schema, columns: Sequence[Sequence[str]]) -> None:
+def _table(schema: pa.Schema, columns: Sequence[Sequence[str]]) -> pa.Table:
+    return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=schema)
+
+
+def _rows_of(path: Path, subjects: pa.Array, but: str | None = None) -> int:
+    """How many rows of a file are of these subjects (and, with ``but``, hold something else than this)."""
+    table = pq.read_table(path, columns=["subject"] if but is None else ["subject", "row"])
+    found = pc.is_in(table["subject"], subjects)
+    if but is not None:
+        found = pc.and_(found, pc.not_equal(table["row"], but))
+    return int(pc.sum(found).as_py() or 0)
+
+
+def _write(path: Path, table: pa.Table) -> None:
     """Write to a neighbour, fsync, rename."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=schema)
     try:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as handle:
             pq.write_table(table, handle, compression="zstd")

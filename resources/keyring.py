@@ -2,11 +2,12 @@
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_contracts.digests import keyed_ref
-from data_contracts.errors import Refused
+from data_contracts.errors import Refused, Unavailable
 from resources.sqlite import connect, create
 
 _TABLES = """
@@ -14,6 +15,7 @@ create table if not exists installation (id integer primary key check (id = 1), 
 create table if not exists subjects (subject text primary key, key blob);
 """
 _ASKED_AT_ONCE = 500
+_TRIES = 100
 
 
 class SqliteKeyring:
@@ -43,7 +45,8 @@ class SqliteKeyring:
         for subject in wanted:
             if found[subject] is None:
                 raise Refused(
-                    f"subject {subject} was erased: take its rows out of the source, they may not come in again"
+                    f"subject {subject} was erased: its rows may not come in again; run the step again, which leaves "
+                    "them out"
                 )
         return {subject: key for subject, key in found.items() if key is not None}
 
@@ -52,6 +55,11 @@ class SqliteKeyring:
         with connect(self.path) as db:
             found = _select(db, sorted(set(subjects)))
         return {subject: key for subject, key in found.items() if key is not None}
+
+    def erased(self, subjects: Iterable[str]) -> set[str]:
+        """Those subjects whose key was destroyed."""
+        with connect(self.path) as db:
+            return {subject for subject, key in _select(db, sorted(set(subjects))).items() if key is None}
 
     def has(self, subject: str) -> bool:
         return subject in self.known([subject])
@@ -62,8 +70,18 @@ class SqliteKeyring:
             db.execute("pragma secure_delete = on")
             db.execute("insert or ignore into subjects values (?, null)", (subject,))
             db.execute("update subjects set key = null where subject = ?", (subject,))
-        with connect(self.path) as db:
-            db.execute("pragma wal_checkpoint(truncate)")
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Write what the write-ahead log holds into the file and cut it to nothing: it may hold the key's bytes.
+        Raises `Unavailable` when other processes keep reading from it."""
+        for _ in range(_TRIES):
+            with connect(self.path) as db:
+                busy, _, _ = db.execute("pragma wal_checkpoint(truncate)").fetchone()
+            if not busy:
+                return
+            time.sleep(0.1)
+        raise Unavailable(f"{self.path} is being read without a pause: the key's old bytes stay in its log; try again")
 
 
 def _select(db: sqlite3.Connection, subjects: list[str]) -> dict[str, bytes | None]:

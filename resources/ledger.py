@@ -59,6 +59,10 @@ class SqliteLedger:
         known = self.entries(wanted)
         return [row for row in wanted if row not in known]
 
+    def rows_of(self, subject: str) -> list[Digest]:
+        with connect(self.path) as db:
+            return [row for (row,) in db.execute("select row from entries where subject = ? order by row", (subject,))]
+
     def children(self, row: Digest) -> list[Digest]:
         with connect(self.path) as db:
             return [found for (found,) in db.execute("select row from parents where parent = ? order by row", (row,))]

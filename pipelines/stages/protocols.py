@@ -19,6 +19,19 @@ from pipelines.stages.train.base import BaseSource
 Row = dict[str, Any]
 
 
+ROWS_LOCK = "rows"
+"""Held while rows are written anywhere: a writer looks for erased subjects under it, so that erasure, which destroys the
+key first and then takes this lock, leaves no row behind."""
+
+
+class Held(NamedTuple):
+    """Roots of the data sets and action keys of the quarantines that name rows; how many rows still have content."""
+
+    data_sets: tuple[Digest, ...]
+    quarantines: tuple[Digest, ...]
+    content: int
+
+
 class DatasetStore(Protocol):
     """Rows apart from their names: content shards may be rewritten by erasure, names never."""
 
@@ -33,6 +46,14 @@ class DatasetStore(Protocol):
         ...
 
     def read_quarantine(self, action_key: Digest) -> Iterator[tuple[Digest, str, str, Row]]: ...
+    def held(self, subjects: Iterable[str]) -> Held:
+        """Where rows of these subjects are named, and how many of them still have content."""
+        ...
+
+    def erase(self, subjects: Iterable[str]) -> None:
+        """Take the content of these subjects' rows out of every file, whole or left by a crash. Names stay. Nobody may
+        write meanwhile: writers hold the lock `ROWS_LOCK`."""
+        ...
 
 
 class Keyring(Protocol):
@@ -51,8 +72,14 @@ class Keyring(Protocol):
         """Keys of those subjects that have one; makes none."""
         ...
 
+    def erased(self, subjects: Iterable[str]) -> set[str]:
+        """Those subjects whose key was destroyed."""
+        ...
+
     def has(self, subject: str) -> bool: ...
-    def delete(self, subject: str) -> None: ...
+    def delete(self, subject: str) -> None:
+        """Destroy the key for good; the subject stays known as erased. Safe to repeat."""
+        ...
 
 
 class Ledger(Protocol):
@@ -60,6 +87,7 @@ class Ledger(Protocol):
     def entry(self, row: Digest) -> LedgerEntry | None: ...
     def entries(self, rows: Iterable[Digest]) -> Mapping[Digest, LedgerEntry]: ...
     def missing(self, rows: Iterable[Digest]) -> list[Digest]: ...
+    def rows_of(self, subject: str) -> list[Digest]: ...
     def children(self, row: Digest) -> list[Digest]: ...
 
 

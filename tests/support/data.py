@@ -17,6 +17,7 @@ from resources.artifact_store import FsspecArtifactStore
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
 from resources.ledger import SqliteLedger
+from resources.locks import FileLocks
 
 
 class QuickAnalyzer:
@@ -47,6 +48,10 @@ class DataParts:
     @cached_property
     def store(self) -> FsspecArtifactStore:
         return FsspecArtifactStore(str(self.home / "store"), self.home / "cache")
+
+    @cached_property
+    def locks(self) -> FileLocks:
+        return FileLocks(self.home / "locks")
 
     @cached_property
     def datasets(self) -> ParquetDatasetStore:

@@ -115,6 +115,8 @@ def test_a_row_without_a_ledger_entry_is_reported(parts: DataParts, manifest: Da
 def test_an_erased_subject_leaves_its_name_and_stops_the_work(parts: DataParts, manifest: DatasetManifest) -> None:
     name, subject = parts.datasets.names(manifest.root)[0]
     parts.keyring.delete(subject)
+    assert [problem.kind for problem in check_dataset(parts, manifest)] == ["erased", "tampered"], "half-erased"
+    parts.datasets.erase([subject])
     (problem,) = check_dataset(parts, manifest)
     assert (problem.kind, name in problem.text) == ("erased", True)
     with pytest.raises(Refused, match="erased"):

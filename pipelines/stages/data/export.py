@@ -7,7 +7,7 @@ from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.data.rows import load
-from pipelines.stages.protocols import Parts
+from pipelines.stages.protocols import ROWS_LOCK, Parts
 
 
 def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, path: Path) -> list[Digest]:
@@ -15,9 +15,9 @@ def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, pat
     content; their names. The file has mode 0600."""
     if split not in manifest.parts:
         raise BadInput(f"{manifest.stage} of {manifest.product} has no split {split!r}: {', '.join(manifest.parts)}")
-    items = [item for item in load(parts, manifest) if item.row["split"] == split]
     path.touch(mode=0o600)
-    with path.open("w", encoding="utf-8") as handle:
+    with parts.locks.hold(ROWS_LOCK), path.open("w", encoding="utf-8") as handle:
+        items = [item for item in load(parts, manifest) if item.row["split"] == split]
         for item in items:
             body = item.row["example"] if item.row["kind"] == "sft" else item.row["pair"]
             handle.write(json.dumps(body, ensure_ascii=False) + "\n")

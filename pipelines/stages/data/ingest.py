@@ -1,7 +1,9 @@
 """The first three steps: read the sources, hold each record to its contract, enter it in the ledger, ask the policy."""
 
-import tempfile
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
 from pipelines.stages.protocols import Parts, Row
 
+_COPIES = "fetched"
 _BASES: dict[str, ConsentBasis] = {
     each: each for each in ("consent", "contract", "legitimate-interest", "synthetic", "public-licence")
 }
@@ -25,10 +28,10 @@ _BASES: dict[str, ConsentBasis] = {
 
 def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
     """Every readable record of every source, as it was found, with its source and contract."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with _copies(parts, product) as folder_of_copies:
         fetched: list[tuple[Source, DataContract, SourceRef, Path]] = []
         for index, source in enumerate(product.sources):
-            folder = Path(temporary) / str(index)
+            folder = folder_of_copies / str(index)
             folder.mkdir()
             path, contract = fetch(source.url, folder), load_contract(product.file("contract", source.contract))
             parts.store.put_manifest(contract)
@@ -121,6 +124,32 @@ def _told(decisions: Counter[tuple[str, Digest, str, Decision]]) -> list[dict[st
     ]
 
 
+def pseudonym(parts: Parts, person: str) -> str:
+    """The subject that a person is held as, by the value of a contract's ``subjectKey`` column."""
+    return parts.keyring.subject(f"subject:{person}")
+
+
+def forget_copies(parts: Parts) -> None:
+    """Delete the copies of sources that killed runs left; waits for runs that are reading theirs."""
+    for folder in sorted((parts.home / _COPIES).glob("*")):
+        with parts.locks.hold(f"{_COPIES}-{folder.name}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _copies(parts: Parts, product: Product) -> Iterator[Path]:
+    """A folder for copies of the sources while they are read. It lies in the home, where erasure finds what a killed
+    run left in it."""
+    folder = parts.home / _COPIES / product.name
+    with parts.locks.hold(f"{_COPIES}-{product.name}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
 def _ref(source: Source, contract: DataContract, path: Path) -> SourceRef:
     return SourceRef(url=source.url, content=sha256_file(path), contract=contract.digest)
 
@@ -128,17 +157,24 @@ def _ref(source: Source, contract: DataContract, path: Path) -> SourceRef:
 def _records(
     parts: Parts, source: Source, contract: DataContract, records: list[Record]
 ) -> tuple[list[Item], list[Dropped]]:
-    """Named records, and the unreadable lines. A line that cannot be read belongs to its source, as its person is
-    not known."""
+    """Named records, and the lines that are left out with nothing kept of them: what cannot be read, and what is about
+    a person who was erased. Such a line belongs to its source, as its person is not known, or may not be known."""
     good = [record for record in records if not record.fault]
-    bad = [record for record in records if record.fault]
     rows: list[Row] = [{"source": source.url, "contract": contract.digest, "values": record.values} for record in good]
-    kept = named(parts, ((_subject(parts, contract, row), row) for row in rows))
-    lines: list[Row] = [{"source": source.url, "line": record.line} for record in bad]
+    subjects = [_subject(parts, contract, row) for row in rows]
+    erased = parts.keyring.erased(subjects)
+    kept = named(parts, ((who, row) for who, row in zip(subjects, rows, strict=True) if who not in erased))
+    left_out = [(record.line, "unreadable", record.fault) for record in records if record.fault]
+    left_out += [
+        (record.line, "erased", "is about a person who was erased; take it out of the source")
+        for record, who in zip(good, subjects, strict=True)
+        if who in erased
+    ]
+    lines: list[Row] = [{"source": source.url, "line": line} for line, _, _ in left_out]
     unknown = parts.keyring.subject(f"unreadable:{source.url}")
     dropped = [
-        Dropped(item, "unreadable", f"{source.url}, line {record.line} {record.fault}")
-        for item, record in zip(named(parts, ((unknown, line) for line in lines)), bad, strict=True)
+        Dropped(item, code, f"{source.url}, line {line} {why}")
+        for item, (line, code, why) in zip(named(parts, ((unknown, line) for line in lines)), left_out, strict=True)
     ]
     return kept, dropped
 
@@ -147,7 +183,7 @@ def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
     """Pseudonym of the person a record is about; a record that names nobody stands for itself."""
     field = contract.terms.subjectKey
     person = row["values"].get(field) if field else None
-    return parts.keyring.subject(f"subject:{person}" if person else f"record:{sha256_json(row)}")
+    return pseudonym(parts, str(person)) if person else parts.keyring.subject(f"record:{sha256_json(row)}")
 
 
 def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:

@@ -11,6 +11,9 @@ from data_contracts.manifests import DatasetManifest
 from pipelines.stages.protocols import Parts
 
 
+_HALF_ERASED = "was erased and its content is still there: finish it with `assay erase --resume`"
+
+
 class Problem(NamedTuple):
     """``erased`` is what erasure leaves (names without key and content); everything else is a broken link."""
 
@@ -32,16 +35,21 @@ def check_dataset(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
         problems.append(Problem("tampered", "the list of row names does not give the root in the manifest"))
     if not manifest.counts.balanced() or manifest.counts.rows_out != len(names):
         problems.append(Problem("tampered", "the counts in the manifest do not add up to the rows it names"))
-    keys = parts.keyring.known(subject for _, subject in names)
+    subjects = {subject for _, subject in names}
+    keys, erased = parts.keyring.known(subjects), parts.keyring.erased(subjects)
     listed, present = Counter(names), Counter((name, subject) for name, subject, _ in rows)
     for (name, subject), times in sorted(listed.items()):
-        if subject not in keys:
+        if subject in erased:
             problems.append(Problem("erased", f"row {name} was erased"))
+        elif subject not in keys:
+            problems.append(Problem("missing", f"row {name} cannot be checked: its subject's key is gone, not erased"))
         elif present[name, subject] < times:
             problems.append(Problem("missing", f"row {name} is named and its content is not there"))
     for name, subject, row in rows:
         if listed[name, subject] < present[name, subject]:
             problems.append(Problem("tampered", f"row {name} was added: the data set does not name it"))
+        elif subject in erased:
+            problems.append(Problem("tampered", f"row {name} {_HALF_ERASED}"))
         elif subject in keys and row_name(keys[subject], row) != name:
             problems.append(Problem("tampered", f"row {name} was changed: its content does not match its name"))
     problems += [
@@ -53,6 +61,13 @@ def check_dataset(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
         + _check_parts(manifest, rows)
         + _check_quarantine(parts, manifest)
     )
+
+
+def erased_rows(parts: Parts, manifest: DatasetManifest) -> list[Digest]:
+    """The rows of a data set whose subjects were erased since it was made."""
+    names = parts.datasets.names(manifest.root)
+    erased = parts.keyring.erased(subject for _, subject in names)
+    return [name for name, subject in names if subject in erased]
 
 
 def ledger_root(entries: Iterable[LedgerEntry]) -> Digest:
@@ -82,9 +97,10 @@ def _check_quarantine(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
     if not manifest.counts.dropped:
         return []
     try:
-        held = [name for name, _, _, _ in parts.datasets.read_quarantine(manifest.action_key)]
+        held = [(name, who, bool(row)) for name, who, _, row in parts.datasets.read_quarantine(manifest.action_key)]
     except Tampered as error:
         return [Problem("tampered", str(error))]
-    if merkle_root(held) == manifest.facts["quarantine"]:
-        return []
-    return [Problem("missing", "the quarantine does not hold the rows that were dropped")]
+    if merkle_root(name for name, _, _ in held) != manifest.facts["quarantine"]:
+        return [Problem("missing", "the quarantine does not hold the rows that were dropped")]
+    erased = parts.keyring.erased(who for _, who, _ in held)
+    return [Problem("tampered", f"row {name} {_HALF_ERASED}") for name, who, row in held if row and who in erased]

@@ -14,7 +14,7 @@ from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
 from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import check_dataset, ledger_root
-from pipelines.stages.protocols import Parts, Row
+from pipelines.stages.protocols import ROWS_LOCK, Parts, Row
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,7 @@ def step(
             told = ", ".join(f"{count} {code}" for code, count in reasons.most_common()) or "it got none"
             first = f"; for example: {outcome.dropped[0].reason}" if outcome.dropped else ""
             raise Refused(f"{product.name}: no row is left after {stage} ({told}){first}")
-        root = parts.datasets.write((item.name, item.subject, item.row) for item in outcome.kept)
-        parts.datasets.quarantine(
-            key, ((d.item.name, d.item.subject, f"{d.code}: {d.reason}", d.item.row) for d in outcome.dropped)
-        )
+        root = _write(parts, key, outcome)
         counts = Counts(
             rows_in=len(outcome.kept) + len(outcome.dropped),
             rows_out=len(outcome.kept),
@@ -153,6 +150,18 @@ def _origins(entries: Iterable[LedgerEntry]) -> JsonValue:
         {"source": source, "contract": contract, "licence": licence, "rows": rows}
         for (source, contract, licence), rows in sorted(counted.items())
     ]
+
+
+def _write(parts: Parts, key: Digest, outcome: Outcome) -> Digest:
+    """Rows and quarantine, unless a subject was erased while the step worked. Raises `Refused` then."""
+    items = [*outcome.kept, *(drop.item for drop in outcome.dropped)]
+    with parts.locks.hold(ROWS_LOCK):
+        parts.keyring.keys(item.subject for item in items)
+        root = parts.datasets.write((item.name, item.subject, item.row) for item in outcome.kept)
+        parts.datasets.quarantine(
+            key, ((d.item.name, d.item.subject, f"{d.code}: {d.reason}", d.item.row) for d in outcome.dropped)
+        )
+    return root
 
 
 def _counted(words: Iterable[str]) -> JsonValue:
