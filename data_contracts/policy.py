@@ -12,6 +12,7 @@ from data_contracts.contract import NO_LICENCE, Terms, spdx
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from data_contracts.ledger import ConsentBasis, LedgerEntry, Purpose, Tier
+from data_contracts.ratings import PreferenceRule
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,12 +65,14 @@ class PurposeRule(Frozen):
 
 class DataPolicy(Frozen):
     """``tier_weights`` is the share of a tier's rows that the mixture keeps; ``max_toxicity`` the highest score, from 0
-    to 1, of an answer to learn (no filter where it is left out)."""
+    to 1, of an answer to learn (no filter where it is left out); ``preferences`` what is demanded of the raters of
+    preference pairs."""
 
     name: str
     purposes: dict[Purpose, PurposeRule] = Field(min_length=1)
     tier_weights: dict[Tier, float] = {"gold": 1.0, "silver": 1.0, "bronze": 1.0}
     max_toxicity: float | None = Field(default=None, gt=0, le=1)
+    preferences: PreferenceRule | None = None
 
     @field_validator("tier_weights")
     @classmethod

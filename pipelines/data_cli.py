@@ -36,6 +36,47 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def agreement(
+    source: InFile,
+    item_field: Annotated[str, typer.Option(help="The field that names what is rated.")],
+    rater_columns: Annotated[str, typer.Option(help="Fields that hold a label each, one a rater: a,b,c.")] = "",
+    rater_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that names its rater.")] = "",
+    label_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that holds its label.")] = "",
+    tie: Annotated[str | None, typer.Option(help="The label that says that neither answer is better.")] = None,
+    order: Annotated[str, typer.Option(help="Labels from low to high, for an ordinal scale: 1,2,3,4,5.")] = "",
+    report: ReportFile = None,
+) -> None:
+    """How far raters agree: Krippendorff's alpha, what each rater did, and the rows they disagree on.
+
+    Example: assay data agreement --in rows.jsonl --item-field id --rater-columns rater1,rater2,rater3
+    """
+    from data_contracts.errors import BadInput
+    from pipelines.stages.data.agree import rate_file
+    from pipelines.stages.data.plain import write_report
+
+    if bool(rater_columns) == bool(rater_field and label_field):
+        raise BadInput("give either --rater-columns, or --rater-field and --label-field")
+    found = rate_file(source, item_field, _words(rater_columns), rater_field, label_field, tie, _words(order))
+    write_report(report, found)
+    alpha = found["alpha"]
+    console.print(
+        f"alpha {alpha['alpha']:.3f} ({found['level']}, 95% interval {alpha['low']:.3f} to {alpha['high']:.3f}; "
+        f"{alpha['items']} items with two ratings or more, {alpha['raters']} raters)"
+    )
+    for rater, said in found["raters"].items():
+        agrees = "nobody to compare with" if said["agrees"] is None else f"agrees with the others {said['agrees']:.3f}"
+        shares = ", ".join(f"{label} {share:.3f}" for label, share in said["shares"].items())
+        warned = "; gives one label only" if said["one_sided"] else ""
+        console.print(f"  {rater}: {said['rated']} rated, {agrees}; {shares}{warned}")
+    console.print(f"{len(found['disagreements'])} rows are not rated alike")
+    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
+
+
+def _words(listed: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in listed.split(",") if word.strip())
+
+
 def _tell(rows_in: int, reasons: list[str]) -> None:
     console.print(f"{rows_in} rows in, {rows_in - len(reasons)} out, {len(reasons)} dropped")
     for reason, count in Counter(reasons).most_common(20):

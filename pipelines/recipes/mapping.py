@@ -6,9 +6,12 @@ Format strings name columns in braces. An answer written as a YAML mapping becom
 
 import json
 import re
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from data_contracts.frozen import Frozen
+from data_contracts.ratings import GUIDELINES, Label
 
 Answer = str | dict[str, Any]
 
@@ -29,6 +32,27 @@ class PairColumns(Frozen):
     user: str
     chosen: Answer
     rejected: Answer
+    system: str = ""
+
+
+class RaterColumns(Frozen):
+    """One column a rater. ``labels`` says what a cell means, whose text is its key; an empty cell is no rating. What
+    stands in ``adjudicator``'s column wins."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    labels: dict[Annotated[str, Field(coerce_numbers_to_str=True)], Label]
+    guidelines: str = Field(pattern=GUIDELINES)
+    adjudicator: str | None = None
+
+
+class RatedColumns(Frozen):
+    """One question and two answers, of which the raters say which one is better. ``ratings`` is a column that holds a
+    list of ratings (see `data_contracts.ratings.Rating`), or tells of one column a rater."""
+
+    user: str
+    first: Answer
+    second: Answer
+    ratings: str | RaterColumns
     system: str = ""
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
-from pipelines.recipes.mapping import Columns, PairColumns, Transcripts
+from pipelines.recipes.mapping import Columns, PairColumns, RatedColumns, Transcripts
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = ROOT / "pipelines" / "products"
@@ -22,21 +22,21 @@ class Source(Frozen):
     """Rows to learn from. ``url`` is any fsspec address of JSONL, CSV or Parquet, ``hf://datasets/...``, or
     ``generated://NAME`` for rows that the project makes itself; ``${NAME}`` in it is an environment variable.
     ``mapping`` turns plain columns into conversations; without it a row holds ``messages`` (and ``tools``), or
-    ``prompt``, ``chosen`` and ``rejected``."""
+    ``prompt``, ``chosen`` and ``rejected``, or ``prompt``, ``first``, ``second`` and ``ratings``."""
 
     url: str
     contract: str
     kind: Literal["sft", "preference"] = "sft"
     replay: bool = False
     """General data, learned again beside the product's own so that the base's abilities stay."""
-    mapping: Columns | PairColumns | Transcripts | None = None
+    mapping: Columns | PairColumns | RatedColumns | Transcripts | None = None
 
     @model_validator(mode="after")
     def _mapping_fits(self) -> "Source":
         if self.mapping is not None and isinstance(self.mapping, Columns) != (self.kind == "sft"):
             raise ValueError(
                 "mapping: an sft source has user and assistant; a preference source has user, chosen and rejected, or "
-                "chosen_transcript and rejected_transcript"
+                "user, first, second and ratings, or chosen_transcript and rejected_transcript"
             )
         return self
 

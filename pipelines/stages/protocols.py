@@ -20,8 +20,8 @@ Row = dict[str, Any]
 
 
 ROWS_LOCK = "rows"
-"""Held while rows are written anywhere: a writer looks for erased subjects under it, so that erasure, which destroys the
-key first and then takes this lock, leaves no row behind."""
+"""Held while rows are written anywhere: a writer looks for erased subjects under it, so that erasure, which destroys
+the key first and then takes this lock, leaves no row behind."""
 
 
 class Held(NamedTuple):

@@ -5,18 +5,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from data_contracts.ratings import Label
 from data_contracts.records import ChatExample, Message, PreferencePair
-from pipelines.recipes.mapping import Columns, PairColumns, Transcripts, fill
+from pipelines.recipes.mapping import Columns, PairColumns, RatedColumns, Transcripts, fill
 from pipelines.recipes.product import Source
 from pipelines.stages.protocols import Row
 
 
-def convert(source: Source, record: dict[str, Any]) -> Row:
-    """``{"kind": "sft", "example": ...}`` or ``{"kind": "preference", "pair": ...}``."""
+def convert(source: Source, record: dict[str, Any], better: Label = "first") -> Row:
+    """``{"kind": "sft", "example": ...}`` or ``{"kind": "preference", "pair": ...}``. ``better`` is the answer that the
+    raters of a rated pair prefer."""
     try:
         if source.kind == "sft":
             return {"kind": "sft", "example": _chat(source, record).payload()}
-        return {"kind": "preference", "pair": _pair(source, record).payload()}
+        return {"kind": "preference", "pair": _pair(source, record, better).payload()}
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or ("messages" if source.kind == "sft" else "chosen")
@@ -34,8 +36,9 @@ def _chat(source: Source, record: dict[str, Any]) -> ChatExample:
     )
 
 
-def _pair(source: Source, record: dict[str, Any]) -> PreferencePair:
+def _pair(source: Source, record: dict[str, Any], better: Label) -> PreferencePair:
     mapping = source.mapping
+    worse = "second" if better == "first" else "first"
     if isinstance(mapping, Transcripts):
         return _from_transcripts(record.get(mapping.chosen_transcript), record.get(mapping.rejected_transcript))
     if isinstance(mapping, PairColumns):
@@ -44,12 +47,17 @@ def _pair(source: Source, record: dict[str, Any]) -> PreferencePair:
             chosen=fill(mapping.chosen, record),
             rejected=fill(mapping.rejected, record),
         )
+    if isinstance(mapping, RatedColumns):
+        answers = {"first": fill(mapping.first, record), "second": fill(mapping.second, record)}
+        prompt = _prompt(mapping.system, mapping.user, record)
+        return PreferencePair(prompt=prompt, chosen=answers[better], rejected=answers[worse])
+    chosen, rejected = (better, worse) if "ratings" in record else ("chosen", "rejected")
     return PreferencePair.model_validate(
         {
             "prompt": _parsed(record, "prompt"),
             "tools": _parsed(record, "tools") or (),
-            "chosen": record.get("chosen"),
-            "rejected": record.get("rejected"),
+            "chosen": record.get(chosen),
+            "rejected": record.get(rejected),
         }
     )
 

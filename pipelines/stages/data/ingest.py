@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from data_contracts.errors import BadInput
 from data_contracts.ledger import ConsentBasis, LedgerEntry
 from data_contracts.manifests import DatasetManifest, SourceRef
 from data_contracts.policy import Decision, judge, load_policy
+from data_contracts.ratings import Label
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.recipes.product import Product, Source
+from pipelines.stages.data.adjudicate import ratings_of, settle
 from pipelines.stages.data.convert import convert
 from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
@@ -77,6 +79,7 @@ def contracted(parts: Parts, product: Product, raw: DatasetManifest) -> tuple[Da
     modules = [
         "pipelines.stages.data.ingest",
         "pipelines.stages.data.convert",
+        "pipelines.stages.data.adjudicate",
         "data_contracts.contract",
         "data_contracts.rowcheck",
     ]
@@ -90,12 +93,14 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
 
     def work() -> Outcome:
         contracts = _contracts(product)
-        records = load(parts, contracted)
+        sources = {url: source for url, (source, _) in contracts.items()}
+        settled = settle(load(parts, contracted), sources, policy.preferences, parts.keyring.subject)
+        records = settled.kept
         entries = parts.ledger.entries(item.name for item in records)
-        rows = [_training_row(item, *contracts[item.row["source"]]) for item in records]
+        rows = [_training_row(item, *contracts[item.row["source"]], settled.better) for item in records]
         items = named(parts, ((item.subject, row) for item, row in zip(records, rows, strict=True)))
         kept: list[Item] = []
-        dropped: list[Dropped] = []
+        dropped = list(settled.dropped)
         children: list[LedgerEntry] = []
         decisions: Counter[tuple[str, Digest, str, Decision]] = Counter()
         for record, item in zip(records, items, strict=True):
@@ -109,9 +114,15 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
             else:
                 kept.append(item)
         parts.ledger.record(children)
-        return Outcome(kept, dropped, facts={"decisions": _told(decisions)})
+        return Outcome(kept, dropped, facts={"decisions": _told(decisions)} | settled.facts)
 
-    modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.convert", "data_contracts.policy"]
+    modules = [
+        "pipelines.stages.data.ingest",
+        "pipelines.stages.data.convert",
+        "pipelines.stages.data.adjudicate",
+        "evals.agreement",
+        "data_contracts.policy",
+    ]
     config = {"sources": _source_config(product), "purpose": product.purpose, "policy": policy.digest}
     return step(parts, product, "ledgered", modules, config, [contracted], work, policy=policy.digest)
 
@@ -208,18 +219,20 @@ def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:
 def _unlike(source: Source, record: Row) -> list[str]:
     try:
         convert(source, record)
+        ratings_of(source, record)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def _training_row(record: Item, source: Source, contract: DataContract) -> Row:
+def _training_row(record: Item, source: Source, contract: DataContract, better: Mapping[Digest, Label]) -> Row:
     """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like,
     ``label`` (where the contract has one) is its class in the mixture."""
     values, terms = record.row["values"], contract.terms
     group = values.get(terms.groupKey) if terms.groupKey else None
+    names = {"record": record.name, "group": str(group) if group else None}
     label = {"label": str(values.get(terms.labelKey))} if terms.labelKey else {}
-    return convert(source, values) | {"record": record.name, "group": str(group) if group else None} | label
+    return convert(source, values, better.get(record.name, "first")) | names | label
 
 
 def _contracts(product: Product) -> dict[str, tuple[Source, DataContract]]:

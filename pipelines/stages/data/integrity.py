@@ -10,7 +10,6 @@ from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.protocols import Parts
 
-
 _HALF_ERASED = "was erased and its content is still there: finish it with `assay erase --resume`"
 
 
