@@ -135,7 +135,8 @@ def _absent(value: object) -> bool:
 class Terms(Frozen):
     """Assay's ``customProperties``. ``licenceField`` and ``consentField`` name a column that states it per row;
     ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split;
-    ``labelKey`` one whose values are the classes that a mixture balances.
+    ``labelKey`` one whose values are the classes that a mixture balances; ``syntheticDepthField`` a column of rows' own
+    depths, none of which counts for less than ``syntheticDepth``.
 
     ``region`` (ISO 3166-1, or ``EU``) is where the data was collected. ``regulated`` names the regime that the data
     falls under (``GDPR Art. 9``) and ``signOff`` its impact assessment (DPIA), without which no policy lets it pass.
@@ -151,6 +152,7 @@ class Terms(Frozen):
     labelKey: str | None = Field(default=None, exclude_if=_absent)
     tier: Tier
     syntheticDepth: int = Field(ge=0)
+    syntheticDepthField: str | None = Field(default=None, exclude_if=_absent)
     retainUntil: date | None = None
     region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", exclude_if=_absent)
     regulated: str | None = Field(default=None, min_length=1, exclude_if=_absent)
@@ -177,7 +179,8 @@ class Terms(Frozen):
         return self
 
     def columns(self) -> list[str]:
-        named = (self.licenceField, self.consentField, self.subjectKey, self.groupKey, self.labelKey)
+        terms = (self.licenceField, self.consentField, self.subjectKey)
+        named = (*terms, self.groupKey, self.labelKey, self.syntheticDepthField)
         return [column for column in named if column is not None]
 
 
@@ -199,6 +202,9 @@ class DataContract(Frozen):
         for column in self.terms.columns():
             if column not in known:
                 raise ValueError(f"customProperties name the column {column!r}, which the schema does not have")
+        depth = next((each for each in self.table.properties if each.name == self.terms.syntheticDepthField), None)
+        if depth and not (depth.required and depth.logicalType == "integer"):
+            raise ValueError(f"syntheticDepthField: the column {depth.name!r} must be a required integer")
         return self
 
     def owner(self) -> str:

@@ -1,11 +1,14 @@
 """``assay data ...``: the data plane's tools on plain files. Each report holds the counts and every dropped row."""
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from data_contracts.errors import BadInput, Refused
 from pipelines.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="The data plane's tools on plain files.")
@@ -75,6 +78,57 @@ def agreement(
 
 def _words(listed: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in listed.split(",") if word.strip())
+
+
+@app.command()
+def synthesize(
+    plan: Annotated[Path, typer.Option(help="YAML: intents with seeds, lengths, languages, teacher, tools.")],
+    target: OutFile,
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible server, up to /v1.")],
+    report: ReportFile = None,
+    model: Annotated[str, typer.Option(help="Name by which the endpoint knows the plan's teacher, if another.")] = "",
+    api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = "",
+    refuse_pii: Annotated[
+        bool, typer.Option("--refuse-pii", help="Drop rows in which personal data is found.")
+    ] = False,
+) -> None:
+    """Let a teacher model write rows, by intent, length and language; keep those that pass every check.
+
+    Its answers are kept beside the output (OUT.answers): after a crash only what is missing is asked again.
+
+    Example: assay data synthesize --plan pipelines/synthesis/billing-support.yaml --endpoint URL --out rows.jsonl
+    """
+    from pipelines.stages.data.plain import whole_file, write_report, write_row
+    from pipelines.stages.data.synthesize import synthesize
+    from pipelines.stages.data.synthetic.answer_file import AnswerFile
+    from pipelines.stages.data.synthetic.plan import load_plan
+    from pipelines.wiring import Line
+    from resources.language import LangidDetector
+    from resources.openai_endpoint import OpenAiEndpoint
+
+    asked, server = load_plan(plan), OpenAiEndpoint(endpoint, _key(api_key_env))
+    pii = Line().pii if refuse_pii else None
+    with AnswerFile(target.with_name(f"{target.name}.answers")) as answers:
+        served = model or asked.teacher.model
+        made = synthesize(asked, served, server, LangidDetector(), answers, pii, _progress)
+    write_report(report, made.payload())
+    _tell(len(made.rows) + len(made.report.dropped), [drop["reason"] for drop in made.report.dropped])
+    if not made.rows:
+        raise Refused(f"no row of plan {asked.name} passed the checks: nothing is written to {target}")
+    with whole_file(target) as handle:
+        for row in made.rows:
+            write_row(handle, row)
+
+
+def _key(variable: str) -> str | None:
+    if variable and not os.environ.get(variable):
+        raise BadInput(f"--api-key-env {variable}: the environment variable is not set; set it to the endpoint's key")
+    return os.environ[variable] if variable else None
+
+
+def _progress(done: int, total: int) -> None:
+    if done % max(1, total // 20) == 0 or done == total:
+        print(f"{done} of {total} requests answered", file=sys.stderr)
 
 
 def _tell(rows_in: int, reasons: list[str]) -> None:

@@ -12,6 +12,7 @@ from evals.policy import load_policy as load_gate_policy
 from evals.suite import load_suite, load_suites
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
+from pipelines.stages.data.synthetic.plan import load_plan
 from pipelines.stages.signals.policy import load_policy as load_signal_policy
 
 LOADERS: dict[str, Callable[[Path], object]] = {
@@ -22,6 +23,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "pipelines/products": lambda path: load_product(str(path)),
     "pipelines/recipes": load_recipe,
     "pipelines/stages/signals": load_signal_policy,
+    "pipelines/synthesis": load_plan,
 }
 PACKAGES = ["assets", "data_contracts", "evals", "pipelines", "resources"]
 WORDS = ROOT / "pipelines/stages/data/phrases.yaml"

@@ -212,8 +212,16 @@ def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:
         purposes=terms.purposes,
         retain_until=terms.retainUntil,
         tier=terms.tier,
-        synthetic_depth=terms.syntheticDepth,
+        synthetic_depth=max(terms.syntheticDepth, _depth(values.get(terms.syntheticDepthField or ""))),
     )
+
+
+def _depth(value: object) -> int:
+    """A depth that a record states; where it is none, the record breaks its contract and comes no further."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
 
 
 def _unlike(source: Source, record: Row) -> list[str]:
