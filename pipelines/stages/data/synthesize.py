@@ -4,6 +4,7 @@ Whatever becomes of a request is counted: requests = rows + faults. Which rows c
 answers alone, never on the order in which the answers came.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pipelines.stages.protocols import PiiAnalyzer, Row
 
 _ALIKE = 0.6
 """Jaccard similarity of word trigrams, numbers apart, from which a question repeats another one."""
+_NUMBER = re.compile(r"\d+")
 _CONSENT: ConsentBasis = "synthetic"
 
 
@@ -117,7 +119,7 @@ def _without_repeats(judged: Judged, seeds: Mapping[str, Sequence[Seed]], asked:
     ids = [seed.id for seed in pool] + [row_id(request) for request, _ in drafts]
     questions = [seed.question for seed in pool] + [draft.question for _, draft in drafts]
     copies: dict[int, int] = {}
-    for left, right in near_pairs([_without_numbers(each) for each in questions], _ALIKE):
+    for left, right in near_pairs([_NUMBER.sub("0", each) for each in questions], _ALIKE):
         if left not in copies and right not in copies and right >= len(pool):
             copies[right] = left
     faults = {
@@ -130,10 +132,6 @@ def _without_repeats(judged: Judged, seeds: Mapping[str, Sequence[Seed]], asked:
         faults.get(row_id(request), each) if isinstance(each, Draft) else each
         for request, each in zip(asked, judged, strict=True)
     ]
-
-
-def _without_numbers(text: str) -> str:
-    return "".join("0" if character.isdigit() else character for character in text)
 
 
 def _summed_up(plan: Plan, seeds: Mapping[str, Sequence[Seed]], asked: Sequence[Request], judged: Judged) -> Synthesis:

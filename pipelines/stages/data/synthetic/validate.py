@@ -4,7 +4,8 @@ import json
 import re
 from typing import NamedTuple, Protocol
 
-from evals.answers import parse_answer
+from evals import answers
+from evals.answers import Answer, parse_answer
 from pipelines.stages.data.near import words
 from pipelines.stages.data.synthetic.arithmetic import wrong_sums
 from pipelines.stages.data.synthetic.plan import Plan
@@ -63,11 +64,10 @@ def read(plan: Plan, request: Request, completion: Completion) -> Draft | Fault:
         case {"question": str(question), "answer": str(said), **more} if not (plan.tools or more):
             draft = Draft(question.strip(), said.strip(), said, None, {})
         case {"question": str(question), "answer": dict(answer), **more} if plan.tools and not more:
-            text = json.dumps(answer)
-            parsed = parse_answer(plan.tools, text)
+            parsed = parse_answer(plan.tools, json.dumps(answer))
             if parsed is None:
                 return Fault("schema", "the answer is no valid call or reply for the tools on offer")
-            draft = Draft(question.strip(), text, parsed.reply or "", parsed.tool, parsed.arguments)
+            draft = Draft(question.strip(), _written(plan, parsed), parsed.reply or "", parsed.tool, parsed.arguments)
         case _:
             return Fault("schema", "the answer is not an object of question and answer in their declared types")
     if not words(draft.question) or not (draft.tool or words(draft.said)):
@@ -75,6 +75,13 @@ def read(plan: Plan, request: Request, completion: Completion) -> Draft | Fault:
     if "\0" in completion.text or "\\u0000" in completion.text or re.search(r"[\ud800-\udfff]", "".join(draft[:3])):
         return Fault("schema", "the answer holds characters that no text may hold")
     return draft
+
+
+def _written(plan: Plan, answer: Answer) -> str:
+    """An answer as every row writes it: the arguments in the order of their declaration."""
+    if answer.tool is None:
+        return answers.words(answer.reply or "")
+    return answers.call(answer.tool, {name: answer.arguments[name] for name in plan.tool(answer.tool).parameters})
 
 
 def fault(plan: Plan, request: Request, draft: Draft, detector: LanguageDetector) -> Fault | None:
