@@ -217,9 +217,10 @@ def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:
 
 
 def _depth(value: object) -> int:
-    """A depth that a record states; where it is none, the record breaks its contract and comes no further."""
+    """A depth that a record states; where it is none, the record breaks its contract and comes no further. Every store
+    holds 31 bits."""
     try:
-        return int(str(value))
+        return min(int(str(value)), 2**31 - 1)
     except ValueError:
         return 0
 

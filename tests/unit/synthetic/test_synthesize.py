@@ -148,22 +148,23 @@ def test_rows_made_from_generated_rows_are_blocked_by_a_policy_of_depth_one(tmp_
     assert {row["synthetic_depth"] for row in second} == {2}
 
     rows = tmp_path / "rows.jsonl"
+    deepest = {**second[0], "id": "synthetic-" + "1" * 16, "synthetic_depth": "9" * 30}
     broken = {**second[0], "id": "synthetic-" + "0" * 16, "synthetic_depth": "none"}
-    rows.write_text("".join(json.dumps(row) + "\n" for row in [*first, *second, broken]))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*first, *second, deepest, broken]))
     parts, product = DataParts(tmp_path / "home"), product_on(tmp_path, rows, max_depth=1)
     raw, _ = steps.raw(parts, product)
     contracted, _ = steps.contracted(parts, product, raw)
     assert contracted.counts.dropped == {"contract": 1}
     ledgered, _ = steps.ledgered(parts, product, contracted)
     assert ledgered.counts.rows_out == len(first)
-    assert ledgered.counts.dropped == {"synthetic-depth": len(second)}
+    assert ledgered.counts.dropped == {"synthetic-depth": len(second) + 1}
     assert ledgered.synthetic_share == 1.0
     entries = parts.ledger.entries(item.name for item in load(parts, ledgered))
     assert {entry.synthetic_depth for entry in entries.values()} == {1}
 
     allowing = product_on(tmp_path, rows, max_depth=2)
     ledgered, _ = steps.ledgered(parts, allowing, contracted)
-    assert ledgered.counts.dropped == {}
+    assert ledgered.counts.dropped == {"synthetic-depth": 1}
     with pytest.raises(Refused, match="human_floor is 50%"):
         steps.mixture(parts, allowing, ledgered)
 
