@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.stages.data.synthetic.plan import Plan, load_seeds
 from pipelines.stages.data.synthetic.requests import Request, requests
@@ -115,6 +117,28 @@ def test_an_answer_is_written_as_rows_write_it() -> None:
     draft = judged(plan, asked(plan), {"answer": turned, "question": GOOD["question"]})
     assert isinstance(draft, Draft)
     assert draft.answer == '{"tool": "get_invoice", "arguments": {"invoice_id": "INV-3104"}}'
+
+
+texts = st.text(max_size=40) | st.sampled_from(
+    ["tool", "none", "reply", "get_invoice", "INV-3104", "question", "\ud800"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+replies = st.builds(lambda said: {"tool": "none", "reply": said}, texts)
+calls = st.builds(lambda name, given: {"tool": name, "arguments": {"invoice_id": given}}, texts, values)
+answers = st.builds(lambda asked, answer: {"question": asked, "answer": answer}, values, values | replies | calls)
+
+
+@given(values | answers | texts)
+def test_whatever_a_teacher_writes_is_a_row_or_has_a_reason(answer: object) -> None:
+    plan = plan_of()
+    found = judged(plan, asked(plan), answer)
+    assert isinstance(found, Draft | Fault)
+    if isinstance(found, Draft):
+        json.dumps(found, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(
