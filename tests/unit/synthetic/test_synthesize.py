@@ -116,6 +116,7 @@ def test_nothing_is_asked_of_a_teacher_that_may_not_be_learned_from(tmp_path: Pa
     with pytest.raises(BadInput, match="no detector knows the language tlh"):
         run(tmp_path, endpoint, plan_of(languages={"en": "English", "tlh": "Klingon"}))
     assert endpoint.asked == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_kept_answers_survive_a_cut_off_line_and_are_one_processs(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ class AnswerFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.known:
+            self.path.unlink()
         self._file.close()
 
     def add(self, request: Digest, completion: Completion) -> None:
