@@ -42,7 +42,7 @@ def check(
 @app.command()
 def agreement(
     source: InFile,
-    item_field: Annotated[str, typer.Option(help="The field that names what is rated.")],
+    item_field: Annotated[str, typer.Option(help="The field that names what is rated; without it each row.")] = "",
     rater_columns: Annotated[str, typer.Option(help="Fields that hold a label each, one a rater: a,b,c.")] = "",
     rater_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that names its rater.")] = "",
     label_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that holds its label.")] = "",
@@ -58,8 +58,8 @@ def agreement(
     from pipelines.stages.data.agree import rate_file
     from pipelines.stages.data.plain import write_report
 
-    if bool(rater_columns) == bool(rater_field and label_field):
-        raise BadInput("give either --rater-columns, or --rater-field and --label-field")
+    if bool(rater_columns) == bool(item_field and rater_field and label_field):
+        raise BadInput("give either --rater-columns, or --item-field, --rater-field and --label-field")
     found = rate_file(source, item_field, _words(rater_columns), rater_field, label_field, tie, _words(order))
     write_report(report, found)
     alpha = found["alpha"]

@@ -29,7 +29,7 @@ def rate_file(
     lines: defaultdict[str, list[int]] = defaultdict(list)
     for line, row in rows(path):
         report.rows_in += 1
-        item = _cell(path, line, row, item_field)
+        item = _cell(path, line, row, item_field) if item_field else str(line)
         if not item or (rater_columns and item in lines):
             fault = f"has the item {item!r} of line {lines[item][0] + 1} again" if item else f"has no {item_field!r}"
             raise BadInput(f"{path}, line {line + 1} {fault}; give each item a value of its own")
@@ -50,6 +50,7 @@ def rate_file(
         if majority(given[item]) in (None, tie):
             for line in places:
                 report.drop(line, "raters-disagree")
+    report.dropped.sort(key=lambda drop: drop["row"])
     return report.payload() | {
         "alpha": found._asdict(),
         "level": "ordinal" if order else "nominal",

@@ -20,6 +20,7 @@ from pipelines.stages.data.adjudicate import ratings_of, settle
 from pipelines.stages.data.convert import convert
 from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
+from pipelines.stages.data.unfit import without_unfit
 from pipelines.stages.protocols import Parts, Row
 
 _COPIES = "fetched"
@@ -114,16 +115,24 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
             else:
                 kept.append(item)
         parts.ledger.record(children)
-        return Outcome(kept, dropped, facts={"decisions": _told(decisions)} | settled.facts)
+        fit, unfit = without_unfit(parts.pii, kept)
+        return Outcome(fit, dropped + unfit, facts={"decisions": _told(decisions)} | settled.facts)
 
     modules = [
         "pipelines.stages.data.ingest",
         "pipelines.stages.data.convert",
         "pipelines.stages.data.adjudicate",
+        "pipelines.stages.data.unfit",
         "evals.agreement",
+        "evals.refusals",
         "data_contracts.policy",
     ]
-    config = {"sources": _source_config(product), "purpose": product.purpose, "policy": policy.digest}
+    config = {
+        "sources": _source_config(product),
+        "purpose": product.purpose,
+        "policy": policy.digest,
+        "pii": parts.pii.identity,
+    }
     return step(parts, product, "ledgered", modules, config, [contracted], work, policy=policy.digest)
 
 

@@ -1,0 +1,196 @@
+"""Preference pairs that would teach harm: the preferred side leaks personal data, gives in to a jailbreak, or sends
+what it was told to a place that nobody named. Rules that would rather miss a pair than drop a good one;
+docs/preferences.md says what they miss.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from data_contracts.records import Message, PreferencePair
+from evals.refusals import asks_for_harm, complies, refuses
+from pipelines.stages.data.rows import Dropped, Item
+from pipelines.stages.protocols import Finding, PiiAnalyzer
+
+_PERSONAL = {
+    *("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "PHONE_NUMBER"),
+    *("SECRET", "STREET_ADDRESS", "URL_SECRET", "US_SSN"),
+}
+"""Kinds that are found by pattern. A name or a city in an answer is mostly common knowledge and does not count."""
+
+_MAY_BE_PERSONAL = re.compile(r"[\d@]|-----BEGIN|[\w-]{20,}")
+_MAILBOX = re.compile(
+    r"(?:info|marketing|sales|support|help|abuse|noc|security|postmaster|hostmaster|webmaster|contact)@"
+)
+"""Mailboxes of a function, not of a person (RFC 2142, and two that are in common use)."""
+
+_URL = re.compile(r"(?P<image>!\[[^\]]*\]\(\s*|<img\s[^>]*?src=[\"']?)?(?P<url>https?://[^\s)\]>\"'`]+)")
+_ADDRESS = re.compile(r"https?://[^\s)\]>\"'`]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_TELLING = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\d(?:[ -]?\d){8,}|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}")
+"""What is telling even if short: an e-mail address, a long number, a key."""
+_QUOTED, _PACKED = 40, 12
+"""Letters and digits in a row that count as quoted from the conversation: less may be the topic of a search. Nobody
+packs a topic in base64, so that there fewer count."""
+
+
+def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> tuple[list[Item], list[Dropped]]:
+    """The rows without the pairs that would teach harm, and those with their reasons."""
+    pairs = {
+        n: PreferencePair.model_validate(i.row["pair"]) for n, i in enumerate(items) if i.row["kind"] == "preference"
+    }
+    leaks = _leaks(analyzer, pairs.values())
+    kept: list[Item] = []
+    dropped: list[Dropped] = []
+    for number, item in enumerate(items):
+        pair = pairs.get(number)
+        fault = (next(leaks) or _jailbreak_win(pair) or _exfiltration(pair)) if pair else None
+        if fault:
+            dropped.append(Dropped(item, *fault))
+        else:
+            kept.append(item)
+    return kept, dropped
+
+
+def _leaks(analyzer: PiiAnalyzer, pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str] | None]:
+    """For each pair: what its chosen side gives away that its prompt does not hold."""
+    pairs = list(pairs)
+    suspects = [pair.chosen if _MAY_BE_PERSONAL.search(pair.chosen) else "" for pair in pairs]
+    found = iter(analyzer.find([text for text in suspects if text]))
+    for pair, text in zip(pairs, suspects, strict=True):
+        asked = _joined(pair.prompt)
+        kinds = {
+            f.kind
+            for f in (next(found) if text else [])
+            if _personal(f, text) and not _held(text[f.start : f.end], asked)
+        }
+        if kinds:
+            told = f"the chosen side gives away {', '.join(sorted(kinds))} that its prompt does not hold"
+            yield "pii-leak", f"chosen: {told}; prefer an answer without it"
+        else:
+            yield None
+
+
+def _personal(finding: Finding, text: str) -> bool:
+    value = text[finding.start : finding.end]
+    if finding.kind == "EMAIL_ADDRESS":
+        return _MAILBOX.match(value.casefold()) is None
+    if finding.kind == "PHONE_NUMBER":
+        return not _service_number(value)
+    return finding.kind in _PERSONAL
+
+
+def _service_number(value: str) -> bool:
+    """Numbers that anybody may call free of charge or at a shared price, e.g. of a crisis line."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(value, "US")
+    except phonenumbers.NumberParseException:
+        return False
+    kind = phonenumbers.PhoneNumberType
+    return phonenumbers.number_type(number) in (kind.TOLL_FREE, kind.SHARED_COST, kind.UAN)
+
+
+def _held(value: str, text: str) -> bool:
+    """Whether a text holds a value, however it is spaced and punctuated there."""
+    return _bare(value) in _bare(text)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.casefold())
+
+
+def _jailbreak_win(pair: PreferencePair) -> tuple[str, str] | None:
+    asked = "\n".join(message.content for message in pair.prompt if message.role == "user")
+    if asks_for_harm(asked) and refuses(pair.rejected) and complies(pair.chosen):
+        return "jailbreak-win", "chosen: does what a harmful prompt asks, where the rejected side refuses; swap or drop"
+    return None
+
+
+def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
+    """An address that neither user nor system named, with what the conversation holds: in a link, in an image (which is
+    fetched without a click), or among the arguments of a tool call."""
+    named = _joined(message for message in pair.prompt if message.role in ("system", "user")).casefold()
+    said = _joined(pair.prompt)
+    for match in _URL.finditer(pair.chosen):
+        try:
+            url = urlsplit(match["url"])
+        except ValueError:
+            continue
+        if (url.hostname or "") not in named and _takes(url, said, image=match["image"] is not None):
+            return "exfiltration", "chosen: its link takes data to a host that nobody named; drop the pair"
+    for arguments in _calls(_json(pair.chosen)):
+        leaves = list(_leaves(arguments))
+        strange = any(found.casefold() not in named for each in leaves for found in _ADDRESS.findall(each))
+        if strange and any(_carries(each, said) for each in leaves):
+            return "exfiltration", "chosen: its call sends what was said to an address that nobody named; drop the pair"
+    return None
+
+
+def _takes(url: SplitResult, said: str, image: bool) -> bool:
+    """Whether a link takes data with it. Words in its path mostly name a page, so that only packed ones count there."""
+    query = [value for _, value in parse_qsl(url.query)]
+    packed = [text for part in url.path.split("/") for text in _unpacked(part)]
+    return (
+        (image and bool(query))
+        or any(_carries(value, said) for value in query)
+        or any(_quotes(text, said, _PACKED) for text in packed)
+    )
+
+
+def _carries(value: str, said: str) -> bool:
+    """Whether a value quotes the conversation, plainly or packed, holds something telling of it, or has a blank to be
+    filled with it."""
+    return (
+        _quotes(value, said, _QUOTED)
+        or any(_held(match[0], value) for match in _TELLING.finditer(said))
+        or any(_quotes(text, said, _PACKED) for text in _unpacked(value))
+        or re.fullmatch(r"[\[{<$(%]+\s*[\w .-]+\s*[\]}>)%]+", value) is not None
+    )
+
+
+def _quotes(text: str, said: str, length: int) -> bool:
+    text, said = _bare(text), _bare(said)
+    return any(text[at : at + length] in said for at in range(len(text) - length + 1))
+
+
+def _unpacked(value: str) -> Iterator[str]:
+    """What a value says in base64, if it is that."""
+    packed = value.replace("-", "+").replace("_", "/").rstrip("=")
+    if re.fullmatch(r"[A-Za-z0-9+/]{16,}", packed):
+        try:
+            yield base64.b64decode(packed + "=" * (-len(packed) % 4)).decode()
+        except ValueError:
+            return
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _calls(value: Any) -> Iterator[Any]:
+    """The arguments of the tool calls that an answer is: Assay's form, OpenAI's, or a list of either."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, dict):
+            named = each.get("function")
+            given = (named if isinstance(named, dict) else each).get("arguments")
+            yield _json(given) if isinstance(given, str) else given
+            yield from _calls(each.get("tool_calls"))
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(each)
+
+
+def _joined(messages: Iterable[Message]) -> str:
+    return "\n".join(message.content for message in messages)
