@@ -21,7 +21,8 @@ _HELPING = (
 )
 _RULES = r"(?:guideline|polic|programming|principle|ethic|rule|value)"
 _REFUSALS = (
-    rf"\b(?:i|we) ?(?:\w+ly |just |also |still )?{_UNABLE} (?:\w+ ){{0,4}}{_HELPING}\b",
+    rf"\b(?:i|we) ?(?:\w+ly |just |also |still )?{_UNABLE} "
+    rf"(?!wait|believe|imagine|help but)(?:\w+ ){{0,4}}{_HELPING}\b",
     r"\b(?:i|we)(?:'m| am|'re| are)? (?:do not|don't|not) (?:feel )?(?:comfortable|want to (?:help|do|tell|give))",
     r"\b(?:i|we) (?:must |have to |will |need to )?(?:\w+ly )?(?:decline|refuse)\b",
     r"\bi(?:'d| would) (?:rather|prefer) not\b",
@@ -30,8 +31,8 @@ _REFUSALS = (
     r"\b(?:unable|not able) to (?:\w+ ){0,2}(?:help|assist|fulfil\w*|provide|comply|answer)\b",
     r"^\W*(?:(?:i'm |i am )?(?:so |very |really |truly )?sorry|i apologi[sz]e|my apologies)\b[^.!?]{0,60}"
     r"\b(?:can't|cannot|can not|unable|not able|won't|don't|not appropriate|no information)",
-    r"^\W*(?:no[,.] )?(?:it is|it's|that is|that's|it would be|it wouldn't be|this is) (?:\w+ ){0,2}"
-    r"(?:not|never|n't|il)[ -]?(?:\w+ )?(?:appropriate|ethical|acceptable|legal|right|okay|ok)\b",
+    r"^\W*(?:no[,.] )?(?:it is|it's|that is|that's|it would|this is) (?:\w+ ){0,2}"
+    r"(?:not|never|il)[ -]?(?:\w+ ){0,2}(?:appropriate|ethical|acceptable|legal|right|okay|ok)\b",
 )
 _RESERVES = (
     r"^\W*(?:no|nope|never)\b(?!\W*(?:problem|worries|doubt))",
