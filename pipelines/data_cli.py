@@ -13,10 +13,13 @@ from pipelines.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="The data plane's tools on plain files.")
 
-InFile = Annotated[Path, typer.Option("--in", help="JSONL file, one object a line.")]
+InFile = Annotated[Path, typer.Option("--in", help="JSONL, CSV or Parquet file.")]
 OutFile = Annotated[Path, typer.Option("--out", help="JSONL file to write; it appears only when it is whole.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="JSON file: in, out, and each dropped row with why.")]
 TextField = Annotated[str, typer.Option("--field", help="The field that holds the text.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Drop a line that cannot be read, with the reason, instead of stopping.")
+]
 
 
 @app.command()
@@ -129,6 +132,32 @@ def _key(variable: str) -> str | None:
 def _progress(done: int, total: int) -> None:
     if done % max(1, total // 20) == 0 or done == total:
         print(f"{done} of {total} requests answered", file=sys.stderr)
+
+
+@app.command()
+def deduplicate(
+    source: InFile,
+    field: TextField,
+    target: OutFile,
+    report: ReportFile = None,
+    threshold: Annotated[
+        float, typer.Option(help="Least similarity of a near copy (Jaccard of word trigrams), 0.5 to 1; 1: none.")
+    ] = 0.8,
+    tier_field: Annotated[
+        str | None, typer.Option(help="Field with gold, silver or bronze: of copies the best tier stays.")
+    ] = None,
+    date_field: Annotated[str | None, typer.Option(help="Field with an ISO 8601 date: then the oldest stays.")] = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Leave out rows whose text copies another one's, exactly or nearly. Of copies the first stays.
+
+    Example: assay data deduplicate --in rows.jsonl --field text --out unique.jsonl --report report.json
+    """
+    from pipelines.stages.data.deduplicate_file import Rank, deduplicate_file
+
+    rank = Rank(tier_field, date_field)
+    found = deduplicate_file(source, field, target, report, threshold, rank, skip_bad)
+    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
 
 
 def _tell(rows_in: int, reasons: list[str]) -> None:

@@ -113,10 +113,40 @@ def test_ragged_and_foreign_csv_lines_go_to_quarantine(tmp_path: Path, parts: Da
     assert (raw.counts.rows_out, raw.counts.dropped) == (1, {"unreadable": 3})
     reasons = sorted(reason.split(", ")[1] for _, _, reason, _ in parts.datasets.read_quarantine(raw.action_key))
     assert [reason.split("; ")[0] for reason in reasons] == [
-        "line 3 has fewer cells than the header",
+        "line 3 is a git merge-conflict marker",
         "line 4 has more cells than the header",
         "line 5 holds text that is not UTF-8",
     ]
+
+
+def test_a_csv_left_in_a_merge_conflict_gives_its_rows_and_every_bad_line(tmp_path: Path, parts: DataParts) -> None:
+    half = b'\xef\xbb\xbftext,intent\r\n"two\n======= lines",a\r\nshort\r\n"a,b",c\r\n'
+    data = b"<<<<<<< HEAD\r\n" + half + b"||||||| 0a1b2c3\r\n=======\r\n" + half + b">>>>>>> 4f10 (x, y)\r\n"
+    raw, _ = steps.raw(parts, intents(tmp_path, "rows.csv", data))
+    assert (raw.counts.rows_out, raw.counts.dropped) == (4, {"unreadable": 7})
+    texts = sorted(row["values"]["text"] for _, _, row in parts.datasets.read(raw.root))
+    assert texts == ["a,b", "a,b", "two\n======= lines", "two\n======= lines"]
+    reasons = sorted(
+        reason.split("rows.csv, ")[1].split(";")[0]
+        for _, _, reason, _ in parts.datasets.read_quarantine(raw.action_key)
+    )
+    assert reasons == [
+        "line 1 is a git merge-conflict marker",
+        "line 12 has fewer cells than the header",
+        "line 14 is a git merge-conflict marker",
+        "line 5 has fewer cells than the header",
+        "line 7 is a git merge-conflict marker",
+        "line 8 is a git merge-conflict marker",
+        "line 9 repeats the header",
+    ]
+
+
+def test_a_conflict_marker_and_a_later_byte_order_mark_in_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'<<<<<<< HEAD\n\xef\xbb\xbf{"a": 1}\n=======\n\xef\xbb\xbf{"a": 2}\n>>>>>>> 0a1b\n')
+    found = list(read(path, "rows"))
+    assert [record.values for record in found if not record.fault] == [{"a": 1}, {"a": 2}]
+    assert {record.fault.split(";")[0] for record in found} == {"", "is a git merge-conflict marker"}
 
 
 @pytest.mark.parametrize(

@@ -1,58 +1,41 @@
-"""One row of each kind: exact copies (but for case and punctuation) go first, then near copies."""
+"""One row of each kind: exact copies (but for case and punctuation) go out, and near copies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
-from pipelines.stages.data.near import jaccard, near_pairs, shingles, words
-from pipelines.stages.data.rows import Dropped, Item, Outcome, load, step
+from pipelines.stages.data.near import copies
+from pipelines.stages.data.rows import Dropped, Outcome, load, step
 from pipelines.stages.data.texts import asked, whole
-from pipelines.stages.protocols import Parts, Row
+from pipelines.stages.protocols import Parts
 
-_THRESHOLD = 0.8
-_TIERS = ("gold", "silver", "bronze")
+THRESHOLD = 0.8
+TIERS = ("gold", "silver", "bronze")
 
 
 def deduplicated(parts: Parts, product: Product, scrubbed: DatasetManifest) -> tuple[DatasetManifest, bool]:
     """Of a set of copies the one of the best tier stays, then the least synthetic, then the first by content. Each
-    dropped row names the one that stayed for it."""
+    dropped row names the one that stays for it. A near copy is alike in its question and in all that is said."""
 
     def work() -> Outcome:
         items = load(parts, scrubbed)
         entries = parts.ledger.entries(item.name for item in items)
-        items.sort(key=lambda item: (_TIERS.index(entries[item.name].tier), entries[item.name].synthetic_depth))
-        once, exact = _exact(items)
-        kept, near = _near(once)
-        return Outcome(kept, [*exact, *near])
+        items.sort(key=lambda item: (TIERS.index(entries[item.name].tier), entries[item.name].synthetic_depth))
+        found = list(copies(((whole(item.row), asked(item.row)) for item in items), THRESHOLD))
+        kept = [item for item, copy in zip(items, found, strict=True) if copy is None]
+        survivors = {copy.survivor for copy in found if copy is not None}
+
+        def dropped() -> Iterator[Dropped]:
+            for item, copy in zip(items, found, strict=True):
+                if copy is not None:
+                    code, told = ("exact", "the same") if copy.exact else ("near", "nearly the same")
+                    yield Dropped(item, f"{code}-duplicate", f"says {told} as {items[copy.survivor].name}")
+
+        return Outcome(kept, list(dropped()), facts={"clusters": len(survivors)})
 
     modules = [
         "pipelines.stages.data.deduplicate",
         "pipelines.stages.data.near",
         "pipelines.stages.data.texts",
     ]
-    return step(parts, product, "deduplicated", modules, {"threshold": _THRESHOLD}, [scrubbed], work)
-
-
-def _exact(items: Iterable[Item]) -> tuple[list[Item], list[Dropped]]:
-    first: dict[str, Item] = {}
-    dropped: list[Dropped] = []
-    for item in items:
-        survivor = first.setdefault(" ".join(words(whole(item.row))), item)
-        if survivor is not item:
-            dropped.append(Dropped(item, "exact-duplicate", f"says the same as {survivor.name}"))
-    return list(first.values()), dropped
-
-
-def _near(items: list[Item]) -> tuple[list[Item], list[Dropped]]:
-    """Near copies of a row that stays: the question alike, and all that is said and offered alike."""
-    copies: dict[int, int] = {}
-    for left, right in near_pairs([asked(item.row) for item in items], _THRESHOLD):
-        if left not in copies and right not in copies and _alike(items[left].row, items[right].row):
-            copies[right] = left
-    kept = [item for index, item in enumerate(items) if index not in copies]
-    reasons = {index: f"says nearly the same as {items[leader].name}" for index, leader in copies.items()}
-    return kept, [Dropped(items[index], "near-duplicate", reason) for index, reason in sorted(reasons.items())]
-
-
-def _alike(one: Row, other: Row) -> bool:
-    return jaccard(shingles(whole(one)), shingles(whole(other))) >= _THRESHOLD
+    return step(parts, product, "deduplicated", modules, {"threshold": THRESHOLD}, [scrubbed], work)

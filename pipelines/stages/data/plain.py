@@ -1,4 +1,4 @@
-"""Plain JSONL files for the ``assay data`` commands: read row by row, written whole or not at all."""
+"""Plain files of rows for the ``assay data`` commands: read row by row, written whole or not at all."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_contracts.errors import BadInput
-from pipelines.stages.data.sources import read
+from pipelines.stages.data.sources import FORMATS, read
 from pipelines.stages.protocols import Row
 
 
@@ -20,28 +20,35 @@ class Report:
     rows_in: int = 0
     dropped: list[dict[str, Any]] = field(default_factory=list)
 
-    def drop(self, row: int, reason: str, match: str = "") -> None:
-        self.dropped.append({"row": row, "reason": reason} | ({"match": match} if match else {}))
+    def drop(self, row: int, reason: str, match: str = "", **facts: Any) -> None:
+        self.dropped.append({"row": row, "reason": reason} | ({"match": match} if match else {}) | facts)
 
     def payload(self) -> dict[str, Any]:
-        return {"in": self.rows_in, "out": self.rows_in - len(self.dropped), "dropped": self.dropped}
+        dropped = sorted(self.dropped, key=lambda drop: drop["row"])
+        return {"in": self.rows_in, "out": self.rows_in - len(dropped), "dropped": dropped}
 
 
-def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(zero-based line, row) of a JSONL file; blank lines are no rows. Raises `BadInput` that names file, line and
-    remedy at the first line that is no JSON object, and for a file without rows."""
-    if path.suffix not in (".jsonl", ".ndjson"):
-        raise BadInput(f"{path} is not JSONL by its name: give a .jsonl file")
+def rows(path: Path, bad: Report | None = None) -> Iterator[tuple[int, Row]]:
+    """(zero-based line, row) of a JSONL, CSV or Parquet file; blank lines are no rows. A line that cannot be read is
+    counted and dropped in ``bad``; without that the first one raises `BadInput` with file, line and remedy. So does a
+    file without rows."""
+    if path.suffix not in FORMATS:
+        raise BadInput(f"{path} is not JSONL, CSV or Parquet by its name: give a {', '.join(FORMATS)} file")
     if not path.is_file():
-        raise BadInput(f"{path} does not exist, or is no file: give a .jsonl file")
+        raise BadInput(f"{path} does not exist, or is no file: give a {', '.join(FORMATS)} file")
     empty = True
     for record in read(path, str(path)):
-        if record.fault:
+        if not record.fault:
+            empty = False
+            yield record.line - 1, record.values
+        elif bad is None:
             raise BadInput(f"{path}, line {record.line} {record.fault}")
-        empty = False
-        yield record.line - 1, record.values
+        else:
+            bad.rows_in += 1
+            bad.drop(record.line - 1, record.fault)
     if empty:
-        raise BadInput(f"{path} is empty: it needs at least one row")
+        kind = "has no line that can be read" if bad and bad.rows_in else "is empty"
+        raise BadInput(f"{path} {kind}: it needs at least one row")
 
 
 def text_of(path: Path, line: int, row: Row, name: str) -> str:

@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from data_contracts.digests import canonical_json
 from data_contracts.errors import BadInput, Unavailable
@@ -25,6 +26,9 @@ class Record(NamedTuple):
 
 _LONGEST = 16 << 20
 """Bytes of the longest line: a longer one is no row, and would have to be held whole."""
+
+_CONFLICT = re.compile(r"(?:<{7}|\|{7}|>{7})(?: |\s*$)|={7}\s*$")
+_UNRESOLVED = "is a git merge-conflict marker; resolve the conflict"
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
@@ -112,12 +116,14 @@ def _jsonl(path: Path, url: str) -> Iterator[Record]:
         for number, line in enumerate(iter(lambda: handle.readline(_LONGEST + 1), b""), start=1):
             if len(line) > _LONGEST:
                 raise BadInput(f"source {url}, line {number} is longer than {_LONGEST >> 20} MiB; write one row a line")
-            data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            data = line.removeprefix(b"\xef\xbb\xbf")
             if data.strip():
                 yield _json(number, data)
 
 
 def _json(number: int, data: bytes) -> Record:
+    if _CONFLICT.match(data.decode("latin-1")):
+        return Record(number, {}, _UNRESOLVED)
     try:
         values = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except UnicodeDecodeError:
@@ -148,23 +154,45 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _csv(path: Path, url: str) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-        rows = csv.DictReader(handle, restkey="\0more", restval="\0less")
-        if not rows.fieldnames or len(set(rows.fieldnames)) != len(rows.fieldnames):
-            raise BadInput(f"source {url}: its first line must name each column once")
-        while True:
+    """Records under the first line that can be a header. A record is named by the line it begins on."""
+    header: list[str] = []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        lines = _lines(handle, url)
+        for number, line in lines:
+            line = line.removeprefix("\ufeff")
+            if _CONFLICT.match(line):
+                yield Record(number, {}, _UNRESOLVED)
+                continue
             try:
-                values = next(rows, None)
+                cells = next(csv.reader(chain((line,), (more for _, more in lines))), [])
             except csv.Error as error:
-                raise BadInput(f"source {url}, line {rows.line_num}: {error}; is it a CSV file?") from error
-            if values is None:
-                return
-            if "\0more" in values:
-                yield Record(rows.line_num, {}, "has more cells than the header; quote the commas in it")
-            elif "\0less" in values.values():
-                yield Record(rows.line_num, {}, "has fewer cells than the header; complete it")
+                raise BadInput(f"source {url}, line {number}: {error}; is it a CSV file?") from error
+            if not cells:
+                continue
+            if not header:
+                if len(set(cells)) != len(cells):
+                    raise BadInput(f"source {url}: its header, line {number}, must name each column once")
+                header = cells
+            elif fault := _misfit(cells, header):
+                yield Record(number, {}, fault)
             else:
-                yield Record(rows.line_num, dict(values))
+                yield Record(number, dict(zip(header, cells, strict=True)))
+
+
+def _lines(handle: TextIO, url: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(iter(lambda: handle.readline(_LONGEST + 1), ""), start=1):
+        if len(line) > _LONGEST:
+            raise BadInput(f"source {url}, line {number} is longer than {_LONGEST >> 20} MiB; write one row a line")
+        yield number, line
+
+
+def _misfit(cells: list[str], header: list[str]) -> str:
+    """Why these cells are no row under this header, or nothing."""
+    if cells == header:
+        return "repeats the header; keep the first one"
+    if len(cells) > len(header):
+        return "has more cells than the header; quote the commas in it"
+    return "has fewer cells than the header; complete it" if len(cells) < len(header) else ""
 
 
 def _parquet(path: Path, url: str) -> Iterator[Record]:
