@@ -2,7 +2,9 @@
 
 import os
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -113,7 +115,7 @@ def synthesize(
     pii = Line().pii if refuse_pii else None
     with AnswerFile(target.with_name(f"{target.name}.answers")) as answers:
         served = model or asked.teacher.model
-        made = synthesize(asked, served, server, LangidDetector(), answers, pii, _progress)
+        made = synthesize(asked, served, server, LangidDetector(), answers, pii, _answered)
     write_report(report, made.payload())
     _tell(len(made.rows) + len(made.report.dropped), [drop["reason"] for drop in made.report.dropped])
     if not made.rows:
@@ -129,7 +131,7 @@ def _key(variable: str) -> str | None:
     return os.environ[variable] if variable else None
 
 
-def _progress(done: int, total: int) -> None:
+def _answered(done: int, total: int) -> None:
     if done % max(1, total // 20) == 0 or done == total:
         print(f"{done} of {total} requests answered", file=sys.stderr)
 
@@ -158,6 +160,52 @@ def deduplicate(
     rank = Rank(tier_field, date_field)
     found = deduplicate_file(source, field, target, report, threshold, rank, skip_bad)
     _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
+
+
+@app.command()
+def decontaminate(
+    source: InFile,
+    field: TextField,
+    against: Annotated[Path, typer.Option(help="The evaluation set: JSONL, CSV or Parquet file.")],
+    against_field: Annotated[str, typer.Option(help="The field of the evaluation set that holds the text.")],
+    target: OutFile,
+    report: ReportFile = None,
+    semantic: Annotated[
+        bool, typer.Option("--semantic/--no-semantic", help="Look for paraphrases too, about 100 rows a second.")
+    ] = True,
+    similarity: Annotated[
+        float, typer.Option(help="Least score of a paraphrase: 2/3 embedding, 1/3 rare words and numbers.")
+    ] = 0.67,
+    embedding_model: Annotated[
+        Path | None, typer.Option(help="Folder of a sentence-transformers model; all-MiniLM-L6-v2 without it.")
+    ] = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Leave out rows that hold an item of an evaluation set, in its words or in others. The report holds both texts.
+
+    Example: assay data decontaminate --in rows.jsonl --field text --against eval.jsonl --against-field text --out
+    clean.jsonl --report report.json
+    """
+    from pipelines.stages.data.decontaminate_file import decontaminate_file
+    from resources.embedding import SentenceEmbedder
+
+    embedder = SentenceEmbedder(embedding_model) if semantic else None
+    files = (source, field, against, against_field, target, report)
+    found = decontaminate_file(*files, embedder, similarity, skip_bad, _progress())
+    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
+
+
+def _progress() -> Callable[[int], None]:
+    """Tells on stderr, every ten seconds, how many rows are done."""
+    told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 10:
+            told = time.monotonic()
+            print(f"{done} rows done", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _tell(rows_in: int, reasons: list[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import JsonValue
 
@@ -15,6 +15,10 @@ from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
 from evals.protocols import ModelServer
 from pipelines.stages.train.base import BaseSource
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
 
@@ -122,6 +126,14 @@ class ToxicityScorer(Protocol):
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """For each text a number from 0 (harmless) to 1 (offensive)."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors, near ones for those of like meaning, without a network."""
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """[texts, dimensions], each row of length 1."""
         ...
 
 
