@@ -22,7 +22,8 @@ LOWEST = 0.55
 
 
 def read(path: Path, field: str) -> list[str]:
-    return [json.loads(line)[field] for line in path.read_text().splitlines()]
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line)[field] for line in lines]
 
 
 def share(found: Sequence[bool]) -> str:
