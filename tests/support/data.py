@@ -16,7 +16,7 @@ from pipelines.stages.protocols import Finding
 from resources.artifact_store import FsspecArtifactStore
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
-from resources.ledger import SqliteLedger
+from resources.ledger import SqlLedger, open_ledger
 from resources.locks import FileLocks
 
 
@@ -62,8 +62,8 @@ class DataParts:
         return SqliteKeyring(self.home / "vault" / "keys.sqlite")
 
     @cached_property
-    def ledger(self) -> SqliteLedger:
-        return SqliteLedger(self.home / "ledger.sqlite")
+    def ledger(self) -> SqlLedger:
+        return open_ledger("", self.home / "ledger.sqlite")
 
 
 STAGES = ("raw", "contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits")

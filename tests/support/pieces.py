@@ -89,7 +89,7 @@ def write_adapter(folder: Path, base: Digest, seed: int) -> None:
 
 def make_data(parts: Line, product: Product) -> tuple[DatasetManifest, DatasetManifest]:
     """Raw rows of four people with ledger entries, and splits made from them."""
-    pairs = [(parts.keyring.subject(f"person-{n % 4}"), {"kind": "sft", "text": f"row {n}"}) for n in range(12)]
+    pairs = [(parts.keyring.subject(f"subject:person-{n % 4}"), {"kind": "sft", "text": f"row {n}"}) for n in range(12)]
     contract = parts.store.put_manifest(
         load_contract(ROOT / "data_contracts" / "contracts" / "billing-conversations.yaml")
     )

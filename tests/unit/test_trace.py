@@ -1,15 +1,20 @@
 """From an answer to its sources, and from a row to the answers it went into."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, date, datetime
 
 import pytest
+from typer.testing import CliRunner
 
 from data_contracts.errors import Missing
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.traces import Trace
-from pipelines.stages.release.trace import AnswerTrace, RowTrace, trace
+from pipelines.cli import app
+from pipelines.stages.release.trace import AnswerTrace, RowTrace, trace, trace_subject
 from tests.support.line import SmallLine
 from tests.support.pieces import NAME
+
+OTHER = "sha256:" + "1" * 64
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,7 @@ def test_a_raw_row_leads_to_what_was_made_of_it_and_to_the_answers(place):
     assert found.checkpoints == (line.model_of(release).checkpoint,)
     (use,) = found.releases
     assert (use.release, use.live, use.answers) == (release.digest, True, 2)
+    assert use.routes == (f"{NAME}/production",)
 
     back = trace(line.parts, child)
     assert isinstance(back, RowTrace)
@@ -76,6 +82,40 @@ def test_a_raw_row_leads_to_what_was_made_of_it_and_to_the_answers(place):
     assert [stage.data_set for stage in back.data] == [line.splits.digest]
     assert back.releases == found.releases
     assert "row 1" not in str(found.payload())
+
+
+def test_a_person_leads_to_their_rows_and_to_the_routes_that_learned_from_them(place):
+    line, release = place
+    found = trace_subject(line.parts, "person-1")
+    assert (found.records, len(found.rows), found.erased) == (3, 6, False)
+    assert found.sources == ("generated://small",)
+    assert {stage.stage for stage in found.data} == {"raw", "splits"}
+    assert found.checkpoints == (line.model_of(release).checkpoint,)
+    assert [use.routes for use in found.releases] == [(f"{NAME}/production",)]
+    assert "person-1" not in str(found.payload())
+    with pytest.raises(Missing, match="no row is about this subject"):
+        trace_subject(line.parts, "nobody")
+
+
+def test_the_terminal_tells_what_a_person_is_in_and_what_expires(place, monkeypatch):
+    line, release = place
+    monkeypatch.setenv("ASSAY_HOME", str(line.parts.home))
+    done = CliRunner().invoke(app, ["data", "who", "--subject", "person-1"])
+    assert "3 records, 3 rows made from them" in done.output
+    assert f"release     {release.digest}  {NAME}/production" in done.output
+    done = CliRunner().invoke(app, ["data", "who", "--subject", "person-1", "--json"])
+    assert json.loads(done.output) == trace_subject(line.parts, "person-1").payload()
+    done = CliRunner().invoke(app, ["data", "expiring", "--before", "2031-01-01"])
+    assert "nothing expires before 2031-01-01" in done.output
+
+    row = line.parts.ledger.entry(trace_subject(line.parts, "person-1").rows[0])
+    assert row is not None
+    line.parts.ledger.record([row.model_copy(update={"row": OTHER, "parents": (), "retain_until": date(2030, 12, 31)})])
+    done = CliRunner().invoke(app, ["data", "expiring", "--before", "2031-01-01", "--json"])
+    (told,) = json.loads(done.output)
+    assert (told["retain_until"], told["records"], told["derived"]) == ("2030-12-31", 1, 0)
+    done = CliRunner().invoke(app, ["data", "expiring", "--before", "2031-01-01"])
+    assert "2030-12-31          1 records, 0 made from them  generated://small" in done.output
 
 
 def test_what_is_neither_answer_nor_row(place):

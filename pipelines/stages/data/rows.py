@@ -140,7 +140,10 @@ def step(
             action_key=key,
         )
 
-    return remembered(parts.store, key, DatasetManifest, make, whole=lambda known: not check_dataset(parts, known))
+    made, hit = remembered(parts.store, key, DatasetManifest, make, whole=lambda known: not check_dataset(parts, known))
+    # Also after a hit: so that what a crash left out, or a ledger that was lost, is made up for.
+    parts.ledger.record_set(made.root, made.digest)
+    return made, hit
 
 
 def _origins(entries: Iterable[LedgerEntry]) -> JsonValue:

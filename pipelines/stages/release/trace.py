@@ -1,6 +1,8 @@
-"""From an answer, or from a row, to everything it came from and went into. Names and counts only, never row text."""
+"""From an answer, a row or a person to everything it came from and went into. Names and counts only, never row text."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from typing import Literal
 
 from data_contracts.chain import AuditRecord, live_releases
@@ -18,6 +20,7 @@ _COUNTED_TRACES = 100_000
 
 class DataStage(Frozen):
     data_set: Digest
+    product: str
     stage: str
     rows: int
     root: Digest
@@ -46,12 +49,22 @@ class AnswerTrace(Frozen):
 
 
 class Use(Frozen):
-    """A release with checkpoints that were trained on the row. ``answers``: kept traces of what it answered."""
+    """A release with checkpoints that were trained on the rows. ``routes``: where it is live, as product/environment.
+    ``answers``: kept traces of what it answered."""
 
     release: Digest
     live: bool
+    routes: tuple[str, ...]
     checkpoints: tuple[Digest, ...]
     answers: int
+
+
+class Reach(Frozen):
+    """The data sets that hold some rows, the checkpoints that were trained on those, the releases with those."""
+
+    data: tuple[DataStage, ...]
+    checkpoints: tuple[Digest, ...]
+    releases: tuple[Use, ...]
 
 
 class RowTrace(Frozen):
@@ -68,6 +81,21 @@ class RowTrace(Frozen):
     releases: tuple[Use, ...]
 
 
+class SubjectTrace(Frozen):
+    """Every row about a person, and what they went into. ``subject`` is the pseudonym, ``records`` how many of the
+    rows are as they were read; the others were made from those."""
+
+    kind: Literal["subject"] = "subject"
+    subject: str
+    erased: bool
+    sources: tuple[str, ...]
+    records: int
+    rows: tuple[Digest, ...]
+    data: tuple[DataStage, ...]
+    checkpoints: tuple[Digest, ...]
+    releases: tuple[Use, ...]
+
+
 def trace(parts: Parts, identifier: str) -> AnswerTrace | RowTrace:
     """``identifier`` is a response's trace id or a row's name. Raises `Missing` when it is neither."""
     if is_digest(identifier):
@@ -78,28 +106,50 @@ def trace(parts: Parts, identifier: str) -> AnswerTrace | RowTrace:
     return AnswerTrace(trace=found, provenance=None if found.release is None else _provenance(parts, found.release))
 
 
+def trace_subject(parts: Parts, identifier: str) -> SubjectTrace:
+    """``identifier`` is a value of the subject key of a data contract. Raises `Missing` when no row is about it."""
+    subject = parts.keyring.subject(f"subject:{identifier}")
+    rows = parts.ledger.rows_of(subject)
+    if not rows:
+        raise Missing("no row is about this subject: give the value as it stands in the column of the subject key")
+    entries = parts.ledger.entries(rows).values()
+    return SubjectTrace(
+        subject=subject,
+        erased=not parts.keyring.has(subject),
+        sources=tuple(sorted({entry.source for entry in entries})),
+        records=sum(not entry.parents for entry in entries),
+        rows=tuple(rows),
+        **dict(reach(parts, rows)),
+    )
+
+
 def _of_row(parts: Parts, row: Digest) -> RowTrace:
     entry = parts.ledger.entry(row)
     if entry is None:
         raise Missing(f"the ledger has no row {row}")
-    records = parts.log.records()
-    children = _closure(row, parts.ledger.children)
-    family = {row, *children}
-    trained = {str(r.body["checkpoint"]) for r in records if r.event == "checkpoint.recorded"}
-    steps = {digest: parts.store.get_manifest(digest, CheckpointManifest) for digest in sorted(trained)}
-    sets = datasets(parts.store, (each for step in steps.values() for each in step.datasets))
-    holding = {
-        digest: manifest
-        for digest, manifest in sets.items()
-        if family.intersection(name for name, _ in parts.datasets.names(manifest.root))
-    }
-    fed = [digest for digest, step in steps.items() if not holding.keys().isdisjoint(step.datasets)]
+    children = parts.ledger.descendants(row)
     return RowTrace(
         row=row,
         ledger=entry,
         erased=not parts.keyring.has(entry.subject),
-        parents=tuple(_closure(row, lambda each: _parents(parts, each))),
+        parents=tuple(parts.ledger.ancestors(row)),
         children=tuple(children),
+        **dict(reach(parts, [row, *children])),
+    )
+
+
+def reach(parts: Parts, rows: Collection[Digest]) -> Reach:
+    """Where these rows went; rows that were made from them count only when they are among them."""
+    holding: dict[Digest, DatasetManifest] = {}
+    for root, listed in groupby(parts.ledger.sets(), key=lambda each: each[0]):
+        if parts.datasets.holds(root, rows):
+            known = [digest for _, digest in listed if parts.store.has(digest)]
+            holding |= {digest: parts.store.get_manifest(digest, DatasetManifest) for digest in known}
+    records = parts.log.records()
+    trained = {str(r.body["checkpoint"]) for r in records if r.event == "checkpoint.recorded"}
+    steps = {digest: parts.store.get_manifest(digest, CheckpointManifest) for digest in sorted(trained)}
+    fed = [digest for digest, step in steps.items() if not holding.keys().isdisjoint(step.datasets)]
+    return Reach(
         data=tuple(_stage(digest, manifest) for digest, manifest in holding.items()),
         checkpoints=tuple(fed),
         releases=tuple(_uses(parts, records, set(fed))),
@@ -107,14 +157,17 @@ def _of_row(parts: Parts, row: Digest) -> RowTrace:
 
 
 def _uses(parts: Parts, records: Sequence[AuditRecord], fed: set[Digest]) -> Iterable[Use]:
-    live = set(live_releases(records).values())
+    live: defaultdict[str, list[str]] = defaultdict(list)
+    for (product, environment), release in sorted(live_releases(records).items()):
+        live[release].append(f"{product}/{environment}")
     for digest in dict.fromkeys(str(r.body["release"]) for r in records if r.event == "release.registered"):
-        release = parts.store.get_manifest(digest, ReleaseManifest)
-        line = checkpoints(parts.store, parts.store.get_manifest(release.model, ModelManifest))
+        manifest = parts.store.get_manifest(digest, ReleaseManifest)
+        line = checkpoints(parts.store, parts.store.get_manifest(manifest.model, ModelManifest))
         through = tuple(step.digest for step in line if step.digest in fed)
         if through:
-            answers = sum(each.release == digest for each in parts.traces.recent(release.product, _COUNTED_TRACES))
-            yield Use(release=digest, live=digest in live, checkpoints=through, answers=answers)
+            answers = sum(each.release == digest for each in parts.traces.recent(manifest.product, _COUNTED_TRACES))
+            routes = tuple(live[digest])
+            yield Use(release=digest, live=bool(routes), routes=routes, checkpoints=through, answers=answers)
 
 
 def _provenance(parts: Parts, digest: Digest) -> Provenance:
@@ -137,26 +190,10 @@ def _provenance(parts: Parts, digest: Digest) -> Provenance:
 def _stage(digest: Digest, manifest: DatasetManifest) -> DataStage:
     return DataStage(
         data_set=digest,
+        product=manifest.product,
         stage=manifest.stage,
         rows=manifest.counts.rows_out,
         root=manifest.root,
         inputs=manifest.inputs,
         sources=tuple(source.url for source in manifest.sources),
     )
-
-
-def _parents(parts: Parts, row: Digest) -> Sequence[Digest]:
-    entry = parts.ledger.entry(row)
-    return entry.parents if entry else ()
-
-
-def _closure(start: Digest, neighbours: Callable[[Digest], Iterable[Digest]]) -> list[Digest]:
-    """Everything that can be reached from ``start``, nearest first, without it."""
-    found: dict[Digest, None] = {}
-    waiting = [start]
-    while waiting:
-        for each in neighbours(waiting.pop(0)):
-            if each not in found and each != start:
-                found[each] = None
-                waiting.append(each)
-    return list(found)

@@ -1,0 +1,128 @@
+"""A table store in SQLite (default) or PostgreSQL, under the SQL that both read. Parameters are marked ``?``."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from data_contracts.errors import BadInput, Unavailable
+from resources.sqlite import connect, create
+
+Value = str | bytes | int | None
+
+_BATCH = 50_000
+_SCHEMA_LOCK = 7_210_117_021
+"""Number of the advisory lock under which tables are made: PostgreSQL does not wait where several make one at once."""
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+class Session(Protocol):
+    """One transaction."""
+
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Any]: ...
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Add whole rows; one whose key is there already is left out."""
+        ...
+
+
+class Database(Protocol):
+    def session(self) -> AbstractContextManager[Session]:
+        """Committed at the end, rolled back on an error."""
+        ...
+
+
+class SqliteDatabase:
+    def __init__(self, path: Path, tables: str) -> None:
+        self.path = path
+        create(path, tables)
+
+    @contextmanager
+    def session(self) -> Iterator["_SqliteSession"]:
+        with connect(self.path) as connection:
+            yield _SqliteSession(connection)
+
+
+class _SqliteSession:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Any]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
+        if rows:
+            marks = ",".join("?" * len(rows[0]))
+            self._connection.executemany(f"insert into {table} values ({marks}) on conflict do nothing", rows)
+
+
+class PostgresDatabase:
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME``; ``?host=/folder`` names a socket's folder, ``?sslmode=require``
+    asks for TLS. Raises `BadInput` for another url, `Unavailable` when the server cannot be reached."""
+
+    def __init__(self, url: str, tables: str) -> None:
+        self._how, self._where = _connection(url)
+        with self.session() as session:
+            session.query("select pg_advisory_xact_lock(?)", (_SCHEMA_LOCK,))
+            for statement in filter(str.strip, tables.split(";")):
+                session.query(statement)
+
+    @contextmanager
+    def session(self) -> Iterator["_PostgresSession"]:
+        from pg8000 import dbapi
+
+        dbapi.paramstyle = "qmark"
+        try:
+            connection = dbapi.connect(**self._how)
+        except (dbapi.InterfaceError, dbapi.DatabaseError) as error:
+            raise Unavailable(f"PostgreSQL at {self._where} cannot be used: {error}; see ASSAY_LEDGER") from error
+        with closing(connection):
+            yield _PostgresSession(connection)
+            connection.commit()
+
+
+class _PostgresSession:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Any]:
+        cursor = self._connection.cursor()
+        cursor.execute(sql, parameters)
+        return list(cursor.fetchall()) if cursor.description else []
+
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
+        """By COPY into a table of its own: a statement a row costs five times as much."""
+        cursor = self._connection.cursor()
+        cursor.execute(f"create temporary table fresh (like {table}) on commit drop")
+        for start in range(0, len(rows), _BATCH):
+            lines = ("\t".join(map(_copied, row)) for row in rows[start : start + _BATCH])
+            cursor.execute("copy fresh from stdin", stream=BytesIO("\n".join(lines).encode()))
+        cursor.execute(f"insert into {table} select * from fresh on conflict do nothing")
+        cursor.execute("drop table fresh")
+
+
+def _copied(value: Value) -> str:
+    """A value in the text format of PostgreSQL's COPY."""
+    if isinstance(value, bytes):
+        return f"\\\\x{value.hex()}"
+    return "\\N" if value is None else str(value).translate(_ESCAPES)
+
+
+def _connection(url: str) -> tuple[dict[str, Any], str]:
+    """What pg8000 needs, and how the place is called in a message, without the password."""
+    parts = urlsplit(url)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    socket, tls = options.pop("host", ""), options.pop("sslmode", "disable") != "disable"
+    if parts.scheme != "postgresql" or not parts.username or not parts.path.strip("/") or options:
+        raise BadInput("ASSAY_LEDGER is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME[?sslmode=require]")
+    how: dict[str, Any] = {
+        "user": parts.username,
+        "password": parts.password,
+        "database": parts.path.strip("/"),
+        "port": parts.port or 5432,
+        "ssl_context": tls or None,
+    }
+    place = {"unix_sock": f"{socket}/.s.PGSQL.{how['port']}"} if socket else {"host": parts.hostname or "localhost"}
+    return how | place, f"{socket or parts.hostname}:{how['port']}/{how['database']}"

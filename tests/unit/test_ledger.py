@@ -1,0 +1,162 @@
+"""The ledger's answers, the same from SQLite and from a real PostgreSQL server."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.errors import BadInput, Unavailable
+from data_contracts.ledger import Expiring, LedgerEntry
+from pipelines.stages.data.integrity import ledger_root
+from resources.ledger import SqlLedger, open_ledger
+from tests.support.postgres import new_database, postgres
+
+DIGEST = sha256_bytes(b"")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """What `open_ledger` takes; every test has a ledger of its own."""
+    if request.param == "sqlite":
+        return "", tmp_path / "ledger.sqlite"
+    return new_database(request.getfixturevalue("server")), tmp_path
+
+
+@pytest.fixture
+def ledger(place: tuple[str, Path]) -> SqlLedger:
+    return open_ledger(*place)
+
+
+def row(number: int) -> Digest:
+    return sha256_bytes(f"row {number}".encode())
+
+
+def entry(number: int, subject: str = "someone", parents: tuple[int, ...] = (), **changes: object) -> LedgerEntry:
+    values = {
+        "row": row(number),
+        "subject": subject,
+        "parents": [row(parent) for parent in parents],
+        "source": "s3://bucket/täb\tback\\slash.jsonl",
+        "source_digest": DIGEST,
+        "contract": DIGEST,
+        "licence": "CC0-1.0",
+        "consent": "consent",
+        "purposes": ["own-model"],
+        "retain_until": None,
+        "tier": "gold",
+    }
+    return LedgerEntry.model_validate(values | changes)
+
+
+def test_an_entry_comes_back_as_it_was_recorded(ledger: SqlLedger) -> None:
+    kept = [
+        entry(1),
+        entry(2, "another", (1,), licence="MIT", retain_until="2031-01-01"),
+        entry(3, parents=(1, 2), synthetic_depth=2, purposes=["inference", "shared-model"]),
+    ]
+    ledger.record(kept)
+    found = ledger.entries([each.row for each in kept])
+    assert set(found) == {each.row for each in kept}
+    for each in kept:
+        assert found[each.row] == each.model_copy(update={"parents": tuple(sorted(each.parents))})
+    assert ledger_root(found.values()) == ledger_root(kept)
+    assert ledger.entry(row(9)) is None
+    assert ledger.missing([row(1), row(9)]) == [row(9)]
+
+
+def test_the_first_entry_stands_and_parents_are_added(ledger: SqlLedger) -> None:
+    ledger.record([entry(3, parents=(1,))])
+    ledger.record([entry(3, "somebody else", parents=(2,), licence="MIT")])
+    assert ledger.entry(row(3)) == entry(3, parents=()).model_copy(update={"parents": tuple(sorted([row(1), row(2)]))})
+
+
+def test_what_a_row_was_made_from_and_what_was_made_of_it(ledger: SqlLedger) -> None:
+    ledger.record([entry(1), entry(2, parents=(1,)), entry(3, parents=(2,)), entry(4, parents=(2, 1)), entry(5)])
+    assert ledger.descendants(row(1))[0] in (row(2), row(4))
+    assert set(ledger.descendants(row(1))) == {row(2), row(3), row(4)}
+    assert ledger.ancestors(row(3)) == [row(2), row(1)]
+    assert ledger.ancestors(row(5)) == ledger.descendants(row(5)) == []
+
+
+def test_which_rows_a_subject_has(ledger: SqlLedger) -> None:
+    ledger.record([entry(1), entry(2, "another"), entry(3, parents=(1,))])
+    assert set(ledger.rows_of("someone")) == {row(1), row(3)}
+    assert ledger.rows_of("nobody") == []
+
+
+def test_what_expires_before_a_day(ledger: SqlLedger) -> None:
+    march, april = date(2031, 3, 31), date(2031, 4, 30)
+    ledger.record(
+        [entry(1, retain_until=march), entry(2, retain_until=march), entry(3, source="s", retain_until=april)]
+    )
+    ledger.record([entry(4, parents=(1,), retain_until=march), entry(5)])
+    soon = Expiring(retain_until=march, source=entry(1).source, contract=DIGEST, records=2, derived=1)
+    later = Expiring(retain_until=april, source="s", contract=DIGEST, records=1, derived=0)
+    assert ledger.expiring(march) == []
+    assert ledger.expiring(date(2031, 4, 1)) == [soon]
+    assert ledger.expiring(date(2031, 5, 1)) == [soon, later]
+
+
+def test_data_sets_are_noted_once(ledger: SqlLedger) -> None:
+    for root, manifest in ((row(1), row(2)), (row(1), row(3)), (row(1), row(2))):
+        ledger.record_set(root, manifest)
+    assert sorted(ledger.sets()) == sorted([(row(1), row(2)), (row(1), row(3))])
+
+
+def test_many_writers_at_once_leave_every_entry_once(place: tuple[str, Path]) -> None:
+    def write(worker: int) -> None:
+        open_ledger(*place).record(entry(number, f"subject {number}") for number in range(worker, worker + 300))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(0, 400, 100)))
+    ledger = open_ledger(*place)
+    assert ledger.missing(row(number) for number in range(600)) == []
+    assert [ledger.rows_of(f"subject {number}") for number in (0, 299, 599)] == [[row(0)], [row(299)], [row(599)]]
+
+
+def test_an_error_in_the_middle_leaves_nothing(ledger: SqlLedger) -> None:
+    with pytest.raises(ValueError, match="not a digest"):
+        ledger.record([entry(1), entry(2).model_copy(update={"row": "sha256:no"})])
+
+    def fail() -> None:
+        with ledger.database.session() as session:
+            session.insert("sets", [("root", "manifest")])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert ledger.missing([row(1)]) == [row(1)]
+    assert ledger.sets() == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://me@host/db", "postgresql://host/db", "postgresql://me@host", "postgresql://me:secret@host/db?pool=3"],
+)
+def test_a_url_that_names_no_database_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadInput, match="ASSAY_LEDGER") as refused:
+        open_ledger(url, tmp_path)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"nowhere:5432/db.*ASSAY_LEDGER") as refused:
+        open_ledger(f"postgresql://me:secret@/db?host={tmp_path / 'nowhere'}", tmp_path)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_sqlite_file_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "ledger.sqlite"
+    open_ledger("", path).record([entry(1)])
+    assert path.stat().st_mode & 0o777 == 0o600
+    shutil.rmtree(path.parent)
