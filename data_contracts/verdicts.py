@@ -1,4 +1,4 @@
-"""What was decided, on what evidence: evaluation results, gate verdicts, approvals, canary verdicts."""
+"""What was decided, on what evidence: evaluation results, gate verdicts, approvals, canary verdicts, erasures."""
 
 from datetime import datetime
 from typing import Literal
@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
+from data_contracts.manifests import SignedHead
 
 Decision = Literal["promote", "hold", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -129,3 +130,52 @@ class CanaryVerdict(Frozen):
     p95_ms: float
     outcome: Literal["pass", "fail"]
     reason: str
+
+
+class RouteTaken(Frozen):
+    """A release that was live when it was revoked, and who answers since (``None``: the base)."""
+
+    product: str
+    environment: str
+    release: Digest
+    fallback: Digest | None
+
+
+class RetrainProposal(Frozen):
+    """What training anew without the erased rows concerns and costs. ``effort_seconds`` is the median of past runs,
+    ``None`` when none is known."""
+
+    product: str
+    training_rows: int
+    erased_rows: int
+    effort_seconds: int | None
+
+
+class ErasureReceipt(Frozen):
+    """What was done about one subject, and what that proves. Pseudonyms and names only.
+
+    ``begun`` is the audit record of the intention. ``kept_rows`` were made from the subject's rows together with
+    another person's, who keeps them. ``data_sets`` are roots, ``quarantines`` action keys of steps; ``checkpoints``,
+    ``weights``, ``models`` and ``releases`` learned from the rows and are revoked, not rewritten. ``log_head`` is
+    signed by the log key over everything up to the receipt.
+    """
+
+    kind: Literal["erasure"] = "erasure"
+    subject: str
+    reason: str
+    begun: Digest
+    rows: tuple[Digest, ...]
+    kept_rows: tuple[Digest, ...]
+    sources: tuple[str, ...]
+    data_sets: tuple[Digest, ...]
+    quarantines: tuple[Digest, ...]
+    checkpoints: tuple[Digest, ...]
+    weights: tuple[Digest, ...]
+    models: tuple[Digest, ...]
+    releases: tuple[Digest, ...]
+    samples: tuple[Digest, ...]
+    routes: tuple[RouteTaken, ...]
+    retraining: tuple[RetrainProposal, ...]
+    proved: tuple[str, ...]
+    not_proved: tuple[str, ...]
+    log_head: SignedHead

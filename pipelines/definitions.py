@@ -6,6 +6,7 @@ from assets import evaluation, release, serving, signals, training
 from assets.checks import DATA_ASSETS, checks
 from pipelines.automation import jobs
 from pipelines.automation.approvals import approvals
+from pipelines.automation.erasure import erase, erasures
 from pipelines.automation.retraining import drift_check, retraining
 from pipelines.automation.serving import reconciliation
 from pipelines.wiring import Line
@@ -26,9 +27,9 @@ def definitions() -> dg.Definitions:
             *(signals.traces, signals.drift, signals.retrain_decision),
         ],
         asset_checks=[*checks, release.promotes],
-        jobs=jobs.all_jobs,
+        jobs=[*jobs.all_jobs, erase],
         schedules=[drift_check],
-        sensors=[approvals, reconciliation, retraining],
+        sensors=[approvals, erasures, reconciliation, retraining],
         resources={"line": line, "manifests": manifests, "io_manager": ManifestIOManager(manifests)},
         executor=dg.in_process_executor,
     )

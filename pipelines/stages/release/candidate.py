@@ -19,7 +19,7 @@ from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.ballot import last_move
 from pipelines.stages.release.card import diff_cards, render_card
-from pipelines.stages.release.evidence import check_decision
+from pipelines.stages.release.evidence import check_decision, check_erasure
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import keep_terms, policy_digest, serving_digest
@@ -32,9 +32,10 @@ def register(
 ) -> tuple[ReleaseManifest, bool]:
     """The release of this model, and whether it was registered already.
 
-    Refuses a verdict that does not promote this very model. The same model against the same champion under the same
-    terms is the same release; what a crash left out (registry version, audit record) is made up for. A model that is
-    live under these terms is not registered again: its release is returned.
+    Refuses a verdict that does not promote this very model, and a model that learned from rows that were erased since.
+    The same model against the same champion under the same terms is the same release; what a crash left out (registry
+    version, audit record) is made up for. A model that is live under these terms is not registered again: its release
+    is returned.
     """
     if product.name != model.product or product.template_digest() != model.template:
         raise Refused(
@@ -45,6 +46,7 @@ def register(
         champion = _champion(parts.store, records, product)
         if champion is not None and _is_live(champion, product, model):
             return champion, True
+        check_erasure(parts, model)
         check_decision(parts.store, verdict, model, None if champion is None else champion.digest)
         moved = last_move(records, product.name, product.environment)
         key = _key(product, model, verdict, records[moved].digest if moved >= 0 else None)

@@ -4,17 +4,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from data_contracts.chain import AuditRecord, live_releases
+from data_contracts.chain import AuditRecord, live_releases, revoked_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused
-from data_contracts.manifests import ModelManifest, ReleaseManifest
+from data_contracts.manifests import DatasetManifest, ModelManifest, ReleaseManifest
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.gate import evaluate_policy
 from evals.policy import GatePolicy
 from pipelines.recipes.product import Product
+from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.audit import check_log
+from pipelines.stages.release.lineage import checkpoints, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import policy_digest, serving_digest
 
@@ -44,9 +46,10 @@ def examine(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseMani
     if registration(records, digest) is None:
         raise Refused(f"{digest} is not a registered release: the audit log has no record of it")
     release = parts.store.get_manifest(digest, ReleaseManifest)
+    check_revocation(records, digest)
     check_product(release, product)
     check_champion(records, release)
-    check_model(parts.store, release)
+    check_erasure(parts, check_model(parts.store, release))
     check_verdict(parts.store, release)
     for blob in (release.card, release.card_diff, release.policy, release.serving_config, release.template):
         parts.store.get_bytes(blob)
@@ -68,6 +71,23 @@ def check_product(release: ReleaseManifest, product: Product) -> None:
             raise Refused(
                 f"the {field} of product {product.name} is now {value}, the release has {getattr(release, field)}: "
                 "register the candidate again"
+            )
+
+
+def check_revocation(records: Sequence[AuditRecord], release: Digest) -> None:
+    record = revoked_releases(records).get(release)
+    if record is not None:
+        raise Refused(f"{release} was revoked (audit record {record.sequence}, {record.body['reason']}): train anew")
+
+
+def check_erasure(parts: Parts, model: ModelManifest) -> None:
+    """Raises `Refused` when the model learned from a row whose subject was erased, also while it was being trained."""
+    for digest in training_sets(model, checkpoints(parts.store, model)):
+        erased = erased_rows(parts, parts.store.get_manifest(digest, DatasetManifest))
+        if erased:
+            raise Refused(
+                f"model {model.digest} learned from {len(erased)} rows of data set {digest} that were erased: run the "
+                "line again, which trains without them"
             )
 
 

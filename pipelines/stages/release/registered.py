@@ -20,13 +20,14 @@ def latest_registered(parts: Parts, product: str) -> Digest | None:
 
 
 def awaiting_approval(parts: Parts) -> list[Digest]:
-    """Releases that were never promoted and whose displaced champion is still the live one, oldest first."""
+    """Releases that were never promoted nor revoked and whose displaced champion is still the live one, oldest
+    first."""
     records = parts.log.records()
     live = live_releases(records)
-    promoted = {record.body["release"] for record in records if record.event == "promotion.recorded"}
+    settled = {r.body["release"] for r in records if r.event in ("promotion.recorded", "release.revoked")}
     waiting: list[Digest] = []
     for record in records:
-        if record.event == "release.registered" and record.body["release"] not in promoted:
+        if record.event == "release.registered" and record.body["release"] not in settled:
             release = parts.store.get_manifest(str(record.body["release"]), ReleaseManifest)
             if live.get((release.product, release.environment)) == release.displaced_champion:
                 waiting.append(release.digest)

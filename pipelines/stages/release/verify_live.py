@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from data_contracts.chain import AuditRecord, live_releases, live_stack
+from data_contracts.chain import AuditRecord, live_releases, live_stack, revoked_releases
 from data_contracts.errors import Refused
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
@@ -21,6 +21,9 @@ def walk_live(
         _walk_promotion(walk, parts, release, record, records[: record.sequence], signatures)
     if not promotions:
         walk.step("promotion", lambda: (None, "never promoted"))
+    revoked = revoked_releases(records).get(release.digest)
+    if revoked is not None:
+        walk.step("revocation", lambda: (None, f"audit record {revoked.sequence}: may not be served any more"))
     walk.step("routes", lambda: _routes(parts, release, records))
 
 

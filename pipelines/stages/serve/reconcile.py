@@ -24,6 +24,7 @@ from pipelines.stages.serve.routes import (
     project,
     read_routes,
     update_routes,
+    was_approved,
 )
 
 WARM = 4
@@ -103,7 +104,7 @@ def _report_foreign_route(
     honest = champion_and_previous(records[: found.records], route.product, then.environment)
     if found.records > len(records) or (then.champion, then.previous) != honest:
         _alert(parts, route, "routes", then.champion, done)
-    if then.challenger is not None and not may_challenge(records, route.product, then.challenger):
+    if then.challenger is not None and not was_approved(records, route.product, then.challenger):
         _alert(parts, route, "challenger", then.challenger, done)
 
 

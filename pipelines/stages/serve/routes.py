@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_contracts.chain import AuditRecord, live_stack
+from data_contracts.chain import AuditRecord, live_stack, revoked_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused, Tampered
 from data_contracts.frozen import Frozen
@@ -72,8 +72,12 @@ def project(records: Sequence[AuditRecord], products: Iterable[Product]) -> Rout
     return RouteTable(records=len(records), routes=tuple(routes))
 
 
-def may_challenge(records: Iterable[AuditRecord], product: str, release: Digest) -> bool:
-    """Whether the log holds an approval of this release for this product."""
+def may_challenge(records: Sequence[AuditRecord], product: str, release: Digest) -> bool:
+    """Whether the log holds an approval of this release for this product, and no revocation."""
+    return was_approved(records, product, release) and release not in revoked_releases(records)
+
+
+def was_approved(records: Iterable[AuditRecord], product: str, release: Digest) -> bool:
     return any(
         record.event == "approval.accepted" and record.product == product and record.body.get("release") == release
         for record in records
@@ -108,7 +112,9 @@ def update_routes(parts: Parts, change: Callable[[RouteTable], RouteTable]) -> R
 def challenging(parts: Parts, product: Product, release: Digest, seconds: float = 600) -> Iterator[None]:
     """Route this approved release as the product's challenger while the block runs, at most for ``seconds``."""
     if not may_challenge(parts.log.records(), product.name, release):
-        raise Refused(f"{release} has no approval in the audit log for {product.name}: it cannot be a challenger")
+        raise Refused(
+            f"{release} has no approval in the audit log for {product.name}, or was revoked: it cannot be a challenger"
+        )
     _set_challenger(parts, product, release, time.time() + seconds)
     try:
         yield

@@ -43,8 +43,23 @@ def decide(
         drift=report.digest,
         release=report.release,
         policy=policy.digest,
-        effort_seconds=round(median(past_run_seconds)) if past_run_seconds else None,
+        effort_seconds=effort(past_run_seconds),
     )
+
+
+def effort(past_run_seconds: Sequence[float]) -> int | None:
+    """What a run of the line is expected to take."""
+    return round(median(past_run_seconds)) if past_run_seconds else None
+
+
+def recorded_effort(log: Sequence[AuditRecord], product: str) -> list[float]:
+    """What the product's newest decision said about past runs; nothing when it knew none."""
+    told = [
+        float(str(record.body["effort_seconds"]))
+        for record in log
+        if record.event == "retrain.decided" and record.product == product and record.body["effort_seconds"] is not None
+    ]
+    return told[-1:]
 
 
 def decide_and_record(

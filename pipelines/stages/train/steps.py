@@ -17,6 +17,7 @@ from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetMa
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
+from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.train.base import count_parameters
 from pipelines.stages.train.hardware import computes_bf16
@@ -150,7 +151,10 @@ def _trained(
     )
 
     def work() -> CheckpointManifest:
-        result = _launched(parts, job, data, launcher)
+        try:
+            result = _launched(parts, job, data, launcher)
+        finally:
+            _check_rows(parts, data, run_dir)
         manifest = CheckpointManifest(
             product=product.name,
             stage=stage,
@@ -195,6 +199,13 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     if not files.result.is_file():
         raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
     return TrainResult.model_validate_json(files.result.read_bytes())
+
+
+def _check_rows(parts: Parts, data: DatasetManifest, run_dir: Path) -> None:
+    """Raises `Refused`, and keeps nothing of the run, when rows were erased while they were learned from."""
+    if erased := erased_rows(parts, data):
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise Refused(f"{len(erased)} rows of data set {data.digest} were erased meanwhile: run the line again")
 
 
 def _clean(files: RunFiles) -> None:
