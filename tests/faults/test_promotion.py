@@ -14,6 +14,7 @@ from pipelines.stages.release.rollback import rollback
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve import routes
 from pipelines.stages.serve.routes import read_routes
+from tests.support.crash import PowerLoss, fails
 from tests.support.line import REPORT, SmallLine
 from tests.support.pieces import NAME
 
@@ -45,26 +46,6 @@ def whole_and_live(line: SmallLine, release: ReleaseManifest) -> None:
     assert (route.champion, route.challenger) == (release.digest, None)
     assert [link for link in verify(line.parts, release.digest, line.parts.signatures) if link.status != "ok"] == []
     assert [r.event for r in line.parts.log.records()].count("promotion.recorded") == 1
-
-
-class PowerLoss(BaseException):
-    """Nothing in the line may catch it."""
-
-
-def fails(monkeypatch, owner: object, name: str, at: int, after: bool = False) -> None:
-    """Let the ``at``-th call of a function die, before or after it did its work."""
-    real, calls = getattr(owner, name), []
-
-    def call(*args: object, **named: object) -> object:
-        calls.append(name)
-        if len(calls) == at and not after:
-            raise PowerLoss
-        result = real(*args, **named)
-        if len(calls) == at:
-            raise PowerLoss
-        return result
-
-    monkeypatch.setattr(owner, name, call)
 
 
 STEPS = [

@@ -1,0 +1,316 @@
+"""Erasure reaches every store and every route, and is finished after a crash anywhere."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import resources.dataset_store as dataset_store
+from data_contracts.chain import live_releases
+from data_contracts.digests import hex_of
+from data_contracts.errors import Missing, Refused
+from pipelines.recipes.product import ROOT
+from pipelines.stages.data import steps
+from pipelines.stages.release.approval import accept
+from pipelines.stages.release.candidate import register
+from pipelines.stages.release.promotion import promote
+from pipelines.stages.release.registered import awaiting_approval
+from pipelines.stages.release.rollback import rollback
+from pipelines.stages.release.verify import verify
+from pipelines.stages.serve import routes
+from pipelines.stages.serve.routes import challenging, read_routes
+from pipelines.stages.serve.view import RouteView
+from pipelines.stages.signals import erasure, erasure_queue
+from pipelines.stages.signals.erasure_receipts import listed
+from pipelines.stages.train.steps import sft
+from tests.support.crash import PowerLoss, fails
+from tests.support.data import QuickAnalyzer
+from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, traces_of
+from tests.support.line import REPORT
+from tests.support.pieces import NAME
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> ErasingLine:
+    return ErasingLine(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def line(whole, tmp_path) -> ErasingLine:
+    return whole.copied(tmp_path / "copy")
+
+
+def champion(line: ErasingLine) -> str | None:
+    return live_releases(line.parts.log.records()).get((NAME, "production"))
+
+
+def events(line: ErasingLine) -> list[str]:
+    return [record.event for record in line.parts.log.records()]
+
+
+def erased_whole(line: ErasingLine) -> None:
+    """Nothing is left of the person, the rest stands, and each act is recorded once."""
+    home = line.parts.home
+    assert traces_of(home, MARK) == []
+    assert traces_of(home, PERSON) == []
+    links = verify(line.parts, line.tainted.digest, line.parts.signatures)
+    assert [link for link in links if link.status == "broken"] == []
+    assert {link.name.split()[2] for link in links if link.status == "erased"} == set(line.data)
+    assert {link.status for link in verify(line.parts, line.clean.digest, line.parts.signatures)} == {"ok"}
+    assert champion(line) == line.clean.digest == line.parts.registry.alias(NAME, "champion")
+    route = read_routes(home).of(NAME)
+    assert route is not None
+    assert (route.champion, route.previous, route.challenger) == (line.clean.digest, None, None)
+    for event in ("erasure.begun", "release.revoked", "retrain.proposed", "erasure.completed"):
+        assert events(line).count(event) == 1, event
+    (found,) = listed(line.parts)
+    assert found.state == "erased"
+
+
+def test_the_text_is_there_before(line):
+    """What the searches below look for, they find in every kind of store."""
+    line.leave_behind()
+    found = traces_of(line.parts.home, MARK)
+    assert {path.split("/")[0] for path in found} == {"rows", "store", "training", "fetched"}
+    assert any("quarantine" in path for path in found)
+
+
+def test_everything_of_a_person_goes_and_the_receipt_says_so(line):
+    other_run = line.leave_behind()
+    receipt, again = line.erase()
+    assert not again
+    erased_whole(line)
+    assert sorted(path.name for path in other_run.parent.iterdir()) == [other_run.name]
+    assert (other_run / "rows" / "train.jsonl").exists()
+    assert line.samples in receipt.samples
+    assert receipt.releases == (line.tainted.digest,)
+    assert [(r.release, r.fallback) for r in receipt.routes] == [(line.tainted.digest, line.clean.digest)]
+    assert set(receipt.data_sets) == {manifest.root for manifest, _ in line.data.values()}
+    (proposal,) = receipt.retraining
+    assert (proposal.effort_seconds, proposal.training_rows) == (40, line.splits.counts.rows_out)
+    assert proposal.erased_rows == 9
+    assert len(receipt.rows) > proposal.erased_rows
+    assert "not unlearning" in " ".join(receipt.not_proved)
+    assert line.erase() == (receipt, True)
+    assert events(line).count("erasure.completed") == 1
+
+
+def test_neither_receipt_nor_log_holds_who_it_was(line):
+    receipt, _ = line.erase()
+    kept = json.dumps(receipt.payload()) + (line.parts.home / "chain" / "log.jsonl").read_text()
+    assert PERSON not in kept
+    assert MARK not in kept
+    assert line.subject in kept
+
+
+def test_the_destroyed_key_is_in_no_file(line):
+    key = line.parts.keyring.key(line.subject)
+    assert any(key in path.read_bytes() for path in (line.parts.home / "vault").iterdir())
+    line.erase()
+    assert not [path for path in (line.parts.home / "vault").iterdir() if key in path.read_bytes()]
+
+
+def test_the_next_run_makes_clean_data_and_a_clean_model_from_the_same_source(line):
+    line.erase()
+    done = line.run_data()
+    assert [hit for _, hit in done.values()] == [False] * len(done), "no cached data set holds the rows and is taken"
+    assert done["raw"][0].counts.dropped == {"erased": 10}
+    held = list(line.parts.datasets.read_quarantine(done["raw"][0].action_key))
+    assert all("take it out of the source" in reason and set(row) == {"source", "line"} for _, _, reason, row in held)
+    assert traces_of(line.parts.home, MARK) == []
+    model = line.candidate(seed=2)
+    release, _ = register(line.parts, line.product, model, line.verdict(model, line.model_of(line.clean)), REPORT)
+    line.approve(release)
+    line.promote(release)
+    assert champion(line) == release.digest
+    assert {link.status for link in verify(line.parts, release.digest, line.parts.signatures)} == {"ok"}
+
+
+def test_a_revoked_release_comes_back_on_no_path(line):
+    approval = line.signed(line.release(seed=3, champion=line.model_of(line.tainted)))
+    waiting = approval.release
+    assert awaiting_approval(line.parts) == [waiting]
+    line.erase()
+    assert awaiting_approval(line.parts) == []
+    for release in (waiting, line.tainted.digest):
+        with pytest.raises(Refused, match="revoked"):
+            promote(line.parts, line.product, release, line.ask())
+        with pytest.raises(Refused, match="revoked"), challenging(line.parts, line.product, release):
+            pass
+    with pytest.raises(Refused, match="revoked"):
+        accept(line.parts, line.product, approval)
+    model = line.model_of(line.tainted)
+    with pytest.raises(Refused, match="learned from 9 rows of data set"):
+        register(line.parts, line.product, model, line.verdict(model, line.model_of(line.clean)), REPORT)
+    assert rollback(line.parts, line.product, "drill", actor="test").body["release"] is None
+    assert line.tainted.digest not in (line.parts.home / "routes.json").read_text()
+
+
+def test_the_gateway_follows_at_the_revocation_before_anything_else(line, monkeypatch):
+    view = RouteView(line.parts, lambda: [line.product])
+    assert view.route(NAME)[1].champion == line.tainted.digest
+    with monkeypatch.context() as crash:
+        fails(crash, erasure, "reconcile", 1)
+        with pytest.raises(PowerLoss):
+            line.erase()
+    assert view.route(NAME)[1].champion == line.clean.digest
+
+
+def test_a_registry_that_is_down_keeps_the_receipt_back_and_not_the_route(line):
+    line.parts.registry.down = True
+    with pytest.raises(ConnectionError):
+        line.erase()
+    assert read_routes(line.parts.home).of(NAME).champion == line.clean.digest
+    assert "erasure.completed" not in events(line)
+    assert [each.state for each in listed(line.parts)] == ["waiting"]
+    line.parts.registry.down = False
+    assert len(erasure_queue.work_off(line.parts, [line.product], lambda name: [40.0])) == 1
+    erased_whole(line)
+
+
+STEPS = [
+    ("log", "append", 1, "after"),
+    ("keyring", "delete", 1, "after"),
+    (dataset_store, "_write", 1, "before"),
+    (dataset_store, "_write", 5, "after"),
+    (erasure, "forget_runs", 1, "before"),
+    (erasure, "forget_copies", 1, "after"),
+    ("log", "append", 2, "before"),
+    ("log", "append", 2, "after"),
+    ("store", "delete", 1, "after"),
+    ("server", "ensure_loaded", 1, "before"),
+    ("registry", "set_alias", 1, "before"),
+    (routes, "_write", 1, "after"),
+    ("log", "append", 3, "after"),
+    ("log", "append", 4, "before"),
+    ("log", "append", 4, "after"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "at", "when"), STEPS, ids=[f"{s[3]}-{s[1]}-{s[2]}" for s in STEPS])
+def test_a_crash_at_any_step_is_finished_by_doing_it_again(line, monkeypatch, owner, name, at, when):
+    line.leave_behind()
+    with monkeypatch.context() as crash:
+        fails(crash, getattr(line.parts, owner) if isinstance(owner, str) else owner, name, at, when == "after")
+        with pytest.raises(PowerLoss):
+            line.erase()
+    line.erase()
+    erased_whole(line)
+
+
+def test_a_step_at_work_meanwhile_writes_no_row_of_the_person(line):
+    """The scrub has read the rows when the erasure comes, which waits for nothing and leaves nothing."""
+    line.write_source(with_person=True)
+    source = line.folder / "source.jsonl"
+    source.write_text(source.read_text().replace("since June", "since May"))
+    raw, _ = steps.raw(line.parts, line.product)
+    ledgered, _ = steps.ledgered(line.parts, line.product, steps.contracted(line.parts, line.product, raw)[0])
+    assert traces_of(line.parts.home, "since May")
+
+    class Meanwhile(QuickAnalyzer):
+        def find(self, texts):
+            line.erase()
+            return super().find(texts)
+
+    line.parts.__dict__["pii"] = Meanwhile()
+    with pytest.raises(Refused, match="may not come in again"):
+        steps.scrubbed(line.parts, line.product, ledgered)
+    erased_whole(line)
+    line.parts.__dict__["pii"] = QuickAnalyzer()
+    line.run_data()
+    assert traces_of(line.parts.home, MARK) == []
+
+
+def test_a_training_under_way_leaves_no_checkpoint(line):
+    class Trainer:
+        def launch(self, job_file: Path, run_dir: Path) -> None:
+            assert MARK in "".join(path.read_text() for path in (run_dir / "rows").iterdir())
+            line.erase()
+            assert not run_dir.exists()
+            (run_dir / "weights").mkdir(parents=True)  # it had the rows in memory and goes on
+
+    with pytest.raises(Refused, match="erased meanwhile: run the line again"):
+        sft(line.parts, line.product, line.base, line.splits, Trainer())
+    assert list((line.parts.home / "training").iterdir()) == []
+    erased_whole(line)
+
+
+def test_an_unknown_person_is_named_by_pseudonym_and_nothing_is_recorded(line):
+    records = len(events(line))
+    with pytest.raises(Missing, match="nothing was done"):
+        erasure.erase(line.parts, [line.product], "0" * 32, REASON, lambda name: [])
+    assert len(events(line)) == records
+
+
+def test_another_persons_data_stay_as_they_were(line):
+    before = {n: row for n, who, row in line.parts.datasets.read(line.splits.root) if who != line.subject}
+    line.erase()
+    after = {n: row for n, _, row in line.parts.datasets.read(line.splits.root)}
+    assert after == before
+    assert len(after) > 5
+
+
+def test_content_that_is_put_back_after_the_receipt_is_told(line):
+    shard = line.parts.home / "rows" / hex_of(line.splits.root) / "rows-00000.parquet"
+    kept = shard.read_bytes()
+    line.erase()
+    shard.write_bytes(kept)
+    with pytest.raises(Refused, match="there again"):
+        listed(line.parts)
+    broken = [
+        link for link in verify(line.parts, line.tainted.digest, line.parts.signatures) if link.status == "broken"
+    ]
+    assert "content is still there" in broken[0].detail
+
+
+def test_the_queue_is_emptied_and_junk_is_set_aside(line):
+    path = erasure_queue.submit(line.parts, line.subject, REASON)
+    (path.parent / "junk.json").write_text("{}")
+    assert PERSON not in path.read_text()
+    (receipt,) = erasure_queue.work_off(line.parts, [line.product], lambda name: [])
+    assert receipt.reason == REASON
+    assert sorted(each.name for each in path.parent.iterdir()) == ["junk.refused"]
+    assert erasure_queue.work_off(line.parts, [line.product], lambda name: []) == []
+    assert traces_of(line.parts.home, MARK) == []
+
+
+def erasing(line: ErasingLine) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.erasing", str(line.folder), line.subject],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.drill
+def test_killed_at_ten_random_moments(whole, tmp_path):
+    """SIGKILL at moments spread over what an erasure takes; another process then finishes it."""
+    first = whole.copied(tmp_path / "timed")
+    process = erasing(first)
+    began = time.monotonic()
+    assert process.wait(60) == 0
+    seconds = time.monotonic() - began
+    process.stdout.close()
+    draw = random.Random(118)
+    reached = []
+    for number in range(10):
+        line = whole.copied(tmp_path / str(number))
+        line.leave_behind()
+        process = erasing(line)
+        time.sleep(seconds * (number + draw.random()) / 10)
+        process.kill()
+        process.wait(60)
+        process.stdout.close()
+        reached.append(events(line)[-1])
+        line.erase()
+        erased_whole(line)
+    print(f"an erasure took {seconds:.2f} s; last record at each kill: {', '.join(reached)}")
+    assert len(set(reached)) > 1

@@ -1,0 +1,215 @@
+"""A small line to erase from: a source with a person in it, two releases of which one learned from the person's rows,
+and what a crash may leave on disk. ``python -m tests.support.erasing FOLDER SUBJECT`` erases there, to be killed."""
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from data_contracts.digests import Digest, hex_of, sha256_bytes
+from data_contracts.manifests import DatasetManifest, ReleaseManifest
+from data_contracts.verdicts import ErasureReceipt, EvalResult, ItemScore
+from pipelines.recipes.product import Product
+from pipelines.stages.data import steps
+from pipelines.stages.data.ingest import pseudonym
+from pipelines.stages.signals.erasure import erase
+from pipelines.wiring import Line, Settings
+from tests.support.data import QuickAnalyzer, run_line, write_contract
+from tests.support.line import FakeServer, SmallLine
+from tests.support.pieces import NAME
+from tests.support.registry import FakeRegistry
+
+PERSON = "C-10442"
+MARK = "quuxfrobnitz"
+"""A word that only this person's rows hold."""
+REASON = "request 2026-118"
+PEOPLE = 6
+
+
+class KeptRegistry(FakeRegistry):
+    """A registry in a file, read and replaced at every call: two processes use it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def register(self, *args: Any, **named: Any) -> str:
+        self._read()
+        version = super().register(*args, **named)
+        self._keep()
+        return version
+
+    def alias(self, product: str, name: str) -> Digest | None:
+        self._read()
+        return super().alias(product, name)
+
+    def set_alias(self, product: str, name: str, release: Digest | None) -> None:
+        self._read()
+        super().set_alias(product, name, release)
+        self._keep()
+
+    def _read(self) -> None:
+        if self.path.exists():
+            known = json.loads(self.path.read_text())
+            self.versions = {(product, release): set() for product, release in known["versions"]}
+            self.aliases = {(product, name): release for product, name, release in known["aliases"]}
+
+    def _keep(self) -> None:
+        aliases = [[*key, release] for key, release in self.aliases.items()]
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps({"versions": list(self.versions), "aliases": aliases}))
+        part.replace(self.path)
+
+
+class ErasingLine(SmallLine):
+    """``clean`` was live before ``tainted``, which learned from the person's rows and is live."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.write_source(with_person=False)
+        self.data = self.run_data()
+        self.clean = self.live(seed=0)
+        self.write_source(with_person=True)
+        self.data = self.run_data()
+        self.tainted = self.live(seed=1, champion=self.model_of(self.clean))
+        self.samples = self.evaluated(self.tainted)
+        self.subject = pseudonym(self.parts, PERSON)
+
+    def _open(self) -> None:
+        super()._open()
+        self.registry = KeptRegistry(self.folder / "registry.json")
+        self.parts.__dict__.update(registry=self.registry, pii=QuickAnalyzer())
+
+    def write_source(self, with_person: bool) -> None:
+        """Rows of six people; the person has a row that is learned from, a copy of it, and one that breaks the
+        contract."""
+        rows = [
+            {"customer": f"C-{n % PEOPLE}", "text": " ".join(f"word{n * k}" for k in (1, 3, 5, 7, 9)), "intent": "a"}
+            for n in range(1, 25)
+        ]
+        if with_person:
+            mine = {"customer": PERSON, "text": f"my {MARK} is broken since June, m.keller@example.org", "intent": "b"}
+            rows += [mine, mine | {"text": mine["text"] + "!"}, mine | {"intent": None}]
+            rows += [mine | {"text": f"{MARK} {n} {n * 7} {n * 13} again" * n} for n in range(2, 9)]
+        source = self.folder / "source.jsonl"
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        columns = {"customer": "string", "text": "string", "intent": "string"}
+        contract = write_contract(self.folder / "rows.yaml", columns, subjectKey="customer")
+        policy = {
+            "name": "test",
+            "purposes": {
+                "own-model": {
+                    "licences": ["CC-BY-4.0"],
+                    "consent": ["public-licence"],
+                    "human_floor": 1.0,
+                    "max_synthetic_depth": 0,
+                }
+            },
+        }
+        (self.folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+        path = self.folder / "products" / f"{NAME}.yaml"
+        mapping = {"user": "{text}", "assistant": {"intent": "{intent}"}}
+        product = yaml.safe_load(path.read_text()) | {
+            "sources": [{"url": str(source), "contract": contract, "mapping": mapping}],
+            "data_policy": str(self.folder / "policy.yaml"),
+        }
+        path.write_text(yaml.safe_dump(product))
+        self.product: Product = self.parts.product(NAME)
+
+    def run_data(self) -> dict[str, tuple[DatasetManifest, bool]]:
+        done = run_line(self.parts, self.product)
+        self.raw, self.splits = done["raw"][0], done["splits"][0]
+        return done
+
+    def evaluated(self, release: ReleaseManifest) -> Digest:
+        """A remembered evaluation of a release whose model said the person's word."""
+        store = self.parts.store
+        result = EvalResult(
+            product=NAME,
+            suite="small-suite",
+            suite_digest=sha256_bytes(b"suite"),
+            artifact=release.weights,
+            template=release.template,
+            decoding=sha256_bytes(b"greedy"),
+            engine="none",
+            items=(ItemScore(item="i", cluster="c", scores={"exact": 1.0}),),
+            samples=store.put_json({"i": f"your {MARK}"}),
+            action_key=sha256_bytes(b"evaluated"),
+        )
+        store.put_action(result.action_key, store.put_manifest(result))
+        assert result.samples is not None
+        return result.samples
+
+    def leave_behind(self) -> Path:
+        """What killed processes leave: a torn shard, exported rows with and without a job, a source's copy. Returns the
+        training run that has nothing to do with the person."""
+        home = self.parts.home
+        row = next(row for _, who, row in self.parts.datasets.read(self.splits.root) if who == self.subject)
+        torn = home / "rows" / hex_of(sha256_bytes(b"torn"))
+        torn.mkdir()
+        shard = home / "rows" / hex_of(self.splits.root) / "rows-00000.parquet"
+        (torn / "rows-00000.parquet").write_bytes(shard.read_bytes())
+        (torn / ".rows-00001.parquet.0.part").write_text(json.dumps(row))
+        (home / "fetched" / NAME / "0").mkdir(parents=True)
+        (home / "fetched" / NAME / "0" / "source.jsonl").write_text(MARK)
+        names = [name for name, who in self.parts.datasets.names(self.splits.root) if who == self.subject]
+        others = [name for name, who in self.parts.datasets.names(self.splits.root) if who != self.subject]
+        for run, job in (("1" * 64, names), ("2" * 64, None), ("3" * 64, others)):
+            rows = home / "training" / run / "rows"
+            rows.mkdir(parents=True)
+            (rows / "train.jsonl").write_text("nothing of it" if job is others else json.dumps(row))
+            if job is not None:
+                (rows.parent / "job.json").write_text(json.dumps({"row_names": {"train": job}}))
+        return home / "training" / ("3" * 64)
+
+    def erase(self) -> tuple[ErasureReceipt, bool]:
+        return erase(self.parts, [self.product], self.subject, REASON, lambda product: [30.0, 50.0])
+
+    def data_again(self) -> dict[str, tuple[DatasetManifest, bool]]:
+        steps.raw(self.parts, self.product)
+        return self.run_data()
+
+
+def traces_of(home: Path, text: str) -> list[str]:
+    """Files below a folder that hold a text: as bytes, in Parquet columns read back, in SQLite values."""
+    found = []
+    for path in sorted(path for path in home.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        held = text.encode() in data
+        if path.suffix == ".parquet":
+            held |= text in str(pq.read_table(path).to_pylist())
+        elif data.startswith(b"SQLite format 3"):
+            held |= text in _dumped(path)
+        found += [str(path.relative_to(home))] if held else []
+    return found
+
+
+def _dumped(path: Path) -> str:
+    with sqlite3.connect(path) as db:
+        text = "\n".join(db.iterdump())
+    db.close()
+    return text
+
+
+def opened(folder: Path) -> tuple[Line, Product]:
+    """The line of that folder, in a process that did not make it."""
+    parts = Line(
+        Settings(home=folder / "home", trust_root=folder / "trust" / "allowed_signers", products=folder / "products")
+    )
+    parts.__dict__.update(server=FakeServer(), registry=KeptRegistry(folder / "registry.json"), pii=QuickAnalyzer())
+    return parts, parts.product(NAME)
+
+
+if __name__ == "__main__":
+    parts, product = opened(Path(sys.argv[1]))
+    for part in (parts.datasets, parts.keyring, parts.ledger, parts.log, parts.store):
+        assert part is not None
+    import pandas  # noqa: F401  # pyarrow imports it at its first array
+
+    print("ready", flush=True)
+    erase(parts, [product], sys.argv[2], REASON, lambda name: [30.0, 50.0])
+    print("done", flush=True)
