@@ -1,5 +1,6 @@
 """``assay erase | erasures``: a person's rows, and what learned from them."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -14,7 +15,8 @@ app = typer.Typer()
 @app.command()
 def erase(
     subject: Annotated[
-        str, typer.Option(help="The person, as the subjectKey column of the sources writes it. It is not stored.")
+        str,
+        typer.Option(help="The person, as the subjectKey column of the sources writes it; - reads it from stdin."),
     ] = "",
     pseudonym: Annotated[
         str, typer.Option(help="Instead: the pseudonym of a row that names nobody (`assay trace ROW` shows it).")
@@ -46,7 +48,7 @@ def erase(
         receipts = erasure_queue.work_off(line, line.products(), past_runs)
         again = False
     else:
-        who = pseudonym or pseudonym_of(line, subject)
+        who = pseudonym or pseudonym_of(line, sys.stdin.readline().rstrip("\n") if subject == "-" else subject)
         if queue:
             path = erasure_queue.submit(line, who, reason)
             console.print(f"waiting for the erasure sensor, or for `assay erase --resume`: {path}")

@@ -7,7 +7,8 @@ from assets.signals import past_training_seconds
 from pipelines.stages.signals.erasure_queue import waiting, work_off
 from pipelines.wiring import Line
 
-_UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *dg.IN_PROGRESS_RUN_STATUSES]
+_STATUSES = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+_UNDER_WAY = [dg.DagsterRunStatus[name] for name in _STATUSES]
 
 
 @dg.op(description="Finish erasures that were begun and empty the queue (`assay erase --queue`).")

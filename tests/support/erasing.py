@@ -14,7 +14,6 @@ from data_contracts.digests import Digest, hex_of, sha256_bytes
 from data_contracts.manifests import DatasetManifest, ReleaseManifest
 from data_contracts.verdicts import ErasureReceipt, EvalResult, ItemScore
 from pipelines.recipes.product import Product
-from pipelines.stages.data import steps
 from pipelines.stages.data.ingest import pseudonym
 from pipelines.stages.signals.erasure import erase
 from pipelines.wiring import Line, Settings
@@ -68,8 +67,8 @@ class KeptRegistry(FakeRegistry):
 class ErasingLine(SmallLine):
     """``clean`` was live before ``tainted``, which learned from the person's rows and is live."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        super().__init__(folder, name)
         self.write_source(with_person=False)
         self.data = self.run_data()
         self.clean = self.live(seed=0)
@@ -111,14 +110,14 @@ class ErasingLine(SmallLine):
             },
         }
         (self.folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-        path = self.folder / "products" / f"{NAME}.yaml"
+        path = self.folder / "products" / f"{self.product.name}.yaml"
         mapping = {"user": "{text}", "assistant": {"intent": "{intent}"}}
         product = yaml.safe_load(path.read_text()) | {
             "sources": [{"url": str(source), "contract": contract, "mapping": mapping}],
             "data_policy": str(self.folder / "policy.yaml"),
         }
         path.write_text(yaml.safe_dump(product))
-        self.product: Product = self.parts.product(NAME)
+        self.product = self.parts.product(self.product.name)
 
     def run_data(self) -> dict[str, tuple[DatasetManifest, bool]]:
         done = run_line(self.parts, self.product)
@@ -129,7 +128,7 @@ class ErasingLine(SmallLine):
         """A remembered evaluation of a release whose model said the person's word."""
         store = self.parts.store
         result = EvalResult(
-            product=NAME,
+            product=self.product.name,
             suite="small-suite",
             suite_digest=sha256_bytes(b"suite"),
             artifact=release.weights,
@@ -154,8 +153,8 @@ class ErasingLine(SmallLine):
         shard = home / "rows" / hex_of(self.splits.root) / "rows-00000.parquet"
         (torn / "rows-00000.parquet").write_bytes(shard.read_bytes())
         (torn / ".rows-00001.parquet.0.part").write_text(json.dumps(row))
-        (home / "fetched" / NAME / "0").mkdir(parents=True)
-        (home / "fetched" / NAME / "0" / "source.jsonl").write_text(MARK)
+        (home / "fetched" / self.product.name / "0").mkdir(parents=True)
+        (home / "fetched" / self.product.name / "0" / "source.jsonl").write_text(MARK)
         names = [name for name, who in self.parts.datasets.names(self.splits.root) if who == self.subject]
         others = [name for name, who in self.parts.datasets.names(self.splits.root) if who != self.subject]
         for run, job in (("1" * 64, names), ("2" * 64, None), ("3" * 64, others)):
@@ -168,10 +167,6 @@ class ErasingLine(SmallLine):
 
     def erase(self) -> tuple[ErasureReceipt, bool]:
         return erase(self.parts, [self.product], self.subject, REASON, lambda product: [30.0, 50.0])
-
-    def data_again(self) -> dict[str, tuple[DatasetManifest, bool]]:
-        steps.raw(self.parts, self.product)
-        return self.run_data()
 
 
 def traces_of(home: Path, text: str) -> list[str]:

@@ -45,7 +45,7 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
             dropped: list[Dropped] = []
             for source, contract, ref, path in fetched:
                 good, bad = _records(parts, source, contract, list(read(path, source.url)))
-                if not good:
+                if all(drop.code == "unreadable" for drop in bad) and not good:
                     first = f": {bad[0].reason}" if bad else ""
                     raise BadInput(f"source {source.url} has no readable row{first}")
                 parts.ledger.record(_entry(item, contract, ref) for item in good)

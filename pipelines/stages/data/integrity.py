@@ -35,7 +35,8 @@ def check_dataset(parts: Parts, manifest: DatasetManifest) -> list[Problem]:
     if not manifest.counts.balanced() or manifest.counts.rows_out != len(names):
         problems.append(Problem("tampered", "the counts in the manifest do not add up to the rows it names"))
     subjects = {subject for _, subject in names}
-    keys, erased = parts.keyring.known(subjects), parts.keyring.erased(subjects)
+    keys = parts.keyring.known(subjects)
+    erased = parts.keyring.erased(subjects - keys.keys())
     listed, present = Counter(names), Counter((name, subject) for name, subject, _ in rows)
     for (name, subject), times in sorted(listed.items()):
         if subject in erased:

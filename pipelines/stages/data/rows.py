@@ -159,7 +159,8 @@ def _write(parts: Parts, key: Digest, outcome: Outcome) -> Digest:
     """Rows and quarantine, unless a subject was erased while the step worked. Raises `Refused` then."""
     items = [*outcome.kept, *(drop.item for drop in outcome.dropped)]
     with parts.locks.hold(ROWS_LOCK):
-        parts.keyring.keys(item.subject for item in items)
+        if gone := parts.keyring.erased(item.subject for item in items):
+            raise Refused(f"{len(gone)} subjects were erased meanwhile: run the step again, which leaves them out")
         root = parts.datasets.write((item.name, item.subject, item.row) for item in outcome.kept)
         parts.datasets.quarantine(
             key, ((d.item.name, d.item.subject, f"{d.code}: {d.reason}", d.item.row) for d in outcome.dropped)
