@@ -31,11 +31,8 @@ class Derived(NamedTuple):
 
 def family(parts: Parts, subject: str) -> Family:
     found = set(parts.ledger.rows_of(subject))
-    waiting = list(found)
-    while waiting:
-        fresh = [child for child in parts.ledger.children(waiting.pop()) if child not in found]
-        found.update(fresh)
-        waiting += fresh
+    for row in list(found):
+        found.update(parts.ledger.descendants(row))
     entries = parts.ledger.entries(found)
     others = {entry.subject for entry in entries.values()} - {subject}
     subjects = {subject} | {other for other in others if found.issuperset(parts.ledger.rows_of(other))}
