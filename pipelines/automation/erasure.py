@@ -23,7 +23,7 @@ def erase() -> None:
     erase_subjects()
 
 
-@dg.sensor(job=erase, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job_name="erase", minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def erasures(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]) -> dg.RunRequest | dg.SkipReason:
     """One run at a time, again and again until nothing waits: an erasure may not be given up."""
     count = len(waiting(line))
