@@ -19,6 +19,10 @@ class ModelServer(Protocol):
         """Verify an adapter tree (digest, base, rank limits) and load it; the name to put in ``model``."""
         ...
 
+    def unload(self, weights: Digest) -> None:
+        """Free what the server holds of an adapter, after its running answers; nothing when it holds nothing."""
+        ...
+
     def base_name(self) -> str:
         """The name under which the unadapted base answers."""
         ...

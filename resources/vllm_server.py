@@ -107,7 +107,9 @@ class VllmServer:
         return name
 
     def unload(self, weights: Digest) -> None:
-        """Free an adapter's slot after its running answers."""
+        """Free an adapter's slot after its running answers. Safe to repeat. Raises `Unavailable` when none answers."""
+        if served_name(weights) not in self.loaded():
+            return
         answer = self._ask("POST", "/v1/unload_lora_adapter", json={"lora_name": served_name(weights)})
         if answer.status_code != 200:
             raise Unavailable(f"vLLM did not unload adapter {weights}: {_why(answer)}")

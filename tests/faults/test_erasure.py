@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 import resources.dataset_store as dataset_store
@@ -14,7 +15,7 @@ from data_contracts.chain import live_releases
 from data_contracts.digests import hex_of
 from data_contracts.errors import Missing, Refused
 from pipelines.recipes.product import ROOT
-from pipelines.stages.data import steps
+from pipelines.stages.data import deduplicate, steps
 from pipelines.stages.release.approval import accept
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.promotion import promote
@@ -22,16 +23,21 @@ from pipelines.stages.release.registered import awaiting_approval
 from pipelines.stages.release.rollback import rollback
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve import routes
+from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.routes import challenging, read_routes
+from pipelines.stages.serve.tenants import create_key
 from pipelines.stages.serve.view import RouteView
 from pipelines.stages.signals import erasure, erasure_queue
 from pipelines.stages.signals.erasure_receipts import listed
 from pipelines.stages.train.steps import sft
+from resources.adapters import served_name
 from tests.support.crash import PowerLoss, fails
 from tests.support.data import QuickAnalyzer
 from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, traces_of
 from tests.support.line import REPORT
 from tests.support.pieces import NAME
+from tests.support.ports import free_ports
+from tests.support.serving import FakeVllm, fake_vllm, running
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +166,24 @@ def test_the_gateway_follows_at_the_revocation_before_anything_else(line, monkey
     assert view.route(NAME)[1].champion == line.clean.digest
 
 
+def test_clients_of_the_gateway_get_the_clean_release_on_the_next_request(line):
+    def answered(url: str) -> str:
+        body = {"model": NAME, "messages": [{"role": "user", "content": "hello"}]}
+        key = {"authorization": f"Bearer {create_key(line.parts.home, line.product.tenant)}"}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=key, trust_env=False, timeout=30)
+        return answer.json()["assay"]["release"]
+
+    with fake_vllm(FakeVllm(line.base)) as server:
+        line.parts.__dict__["server"] = server
+        gateway = make_gateway(line.parts, lambda: [line.product], reconcile_seconds=0.2)
+        with running(gateway, free_ports(1)[0]) as url:
+            assert answered(url) == line.tainted.digest
+            line.erase()
+            assert answered(url) == line.clean.digest
+            assert served_name(line.tainted.weights) not in server.loaded()
+            assert server.asked[-1]["model"] == served_name(line.clean.weights)
+
+
 def test_a_registry_that_is_down_keeps_the_receipt_back_and_not_the_route(line):
     line.parts.registry.down = True
     with pytest.raises(ConnectionError):
@@ -202,25 +226,24 @@ def test_a_crash_at_any_step_is_finished_by_doing_it_again(line, monkeypatch, ow
     erased_whole(line)
 
 
-def test_a_step_at_work_meanwhile_writes_no_row_of_the_person(line):
-    """The scrub has read the rows when the erasure comes, which waits for nothing and leaves nothing."""
+@pytest.mark.parametrize("at_work", ["scrubbed", "deduplicated"])
+def test_a_step_at_work_meanwhile_writes_no_row_of_the_person(line, monkeypatch, at_work):
+    """It has read the rows when the erasure comes, which waits for nothing and leaves nothing. The scrub names its rows
+    anew, and finds no key; the other finds out when it writes."""
     line.write_source(with_person=True)
     source = line.folder / "source.jsonl"
     source.write_text(source.read_text().replace("since June", "since May"))
-    raw, _ = steps.raw(line.parts, line.product)
-    ledgered, _ = steps.ledgered(line.parts, line.product, steps.contracted(line.parts, line.product, raw)[0])
+    manifest, _ = steps.raw(line.parts, line.product)
+    for name in ("contracted", "ledgered", "scrubbed")[: 2 if at_work == "scrubbed" else 3]:
+        manifest, _ = getattr(steps, name)(line.parts, line.product, manifest)
     assert traces_of(line.parts.home, "since May")
-
-    class Meanwhile(QuickAnalyzer):
-        def find(self, texts):
-            line.erase()
-            return super().find(texts)
-
-    line.parts.__dict__["pii"] = Meanwhile()
-    with pytest.raises(Refused, match="erased meanwhile"):
-        steps.scrubbed(line.parts, line.product, ledgered)
+    quick, exact = QuickAnalyzer.find, deduplicate._exact
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(QuickAnalyzer, "find", lambda *given: line.erase() and quick(*given))
+        meanwhile.setattr(deduplicate, "_exact", lambda *given: line.erase() and exact(*given))
+        with pytest.raises(Refused, match="run the step again, which leaves"):
+            getattr(steps, at_work)(line.parts, line.product, manifest)
     erased_whole(line)
-    line.parts.__dict__["pii"] = QuickAnalyzer()
     line.run_data()
     assert traces_of(line.parts.home, MARK) == []
 

@@ -49,6 +49,10 @@ class FakeServer:
             self.names.append(weights)
         return weights
 
+    def unload(self, weights: Digest) -> None:
+        if weights in self.names:
+            self.names.remove(weights)
+
     def base_name(self) -> str:
         return "base"
 

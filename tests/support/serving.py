@@ -118,6 +118,9 @@ class FakeVllm:
         self.names.add(served_name(weights))
         return served_name(weights)
 
+    def unload(self, weights: Digest) -> None:
+        self.names.discard(served_name(weights))
+
     def base(self) -> BaseManifest | None:
         return self.served
 

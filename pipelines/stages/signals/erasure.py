@@ -135,6 +135,11 @@ def _take_off_routes(parts: Parts, products: Sequence[Product], found: Derived) 
         reconcile(parts, products)
     except AssayError as error:
         log.warning("a release that stays could not be made ready, the reconciler goes on trying: %s", error)
+    try:
+        for weights in sorted({release.weights for release in found.releases.values()}):
+            parts.server.unload(weights)
+    except Unavailable as error:
+        log.info("no server holds the revoked adapters: %s", error)
     if named := _routed(parts, products, found):
         raise Unavailable(f"{named}: the erasure goes on with `assay erase --resume`")
 
