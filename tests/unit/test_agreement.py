@@ -76,6 +76,21 @@ def test_a_wider_sample_gives_a_narrower_interval_around_nearly_the_same_alpha()
     assert few.low < many.alpha < few.high
 
 
+@pytest.mark.parametrize("order", [(), tuple("123")])
+def test_the_interval_is_that_of_resampling_items_one_by_one(order: tuple[str, ...]) -> None:
+    chance = random.Random(11)
+    ratings = drawn(chance, 60, 3, "123")
+    by_item = [[each for each in ratings if each.item == f"i{item}"] for item in range(60)]
+    alphas = []
+    for _ in range(300):
+        picked = enumerate(chance.choices(by_item, k=60))
+        alphas.append(agreement([r._replace(item=f"{n}") for n, item in picked for r in item], order).alpha)
+    alphas.sort()
+    found = agreement(ratings, order)
+    assert found.low == pytest.approx(alphas[7], abs=0.05)
+    assert found.high == pytest.approx(alphas[-8], abs=0.05)
+
+
 def test_full_agreement_on_a_few_items_shows_little() -> None:
     found = agreement(table({"A": "1 2 1 2 1 2 1 2 1 2", "B": "1 2 1 2 1 2 1 2 1 2"}))
     assert (found.alpha, found.high) == (1, 1)

@@ -176,20 +176,23 @@ def _json(text: str) -> Any:
 
 def _calls(value: Any) -> Iterator[Any]:
     """The arguments of the tool calls that an answer is: Assay's form, OpenAI's, or a list of either."""
-    for each in value if isinstance(value, list) else [value]:
-        if isinstance(each, dict):
-            named = each.get("function")
-            given = (named if isinstance(named, dict) else each).get("arguments")
+    inner = value.get("tool_calls") if isinstance(value, dict) else value
+    for call in inner if isinstance(inner, list) else [value]:
+        if isinstance(call, dict):
+            named = call.get("function")
+            given = (named if isinstance(named, dict) else call).get("arguments")
             yield _json(given) if isinstance(given, str) else given
-            yield from _calls(each.get("tool_calls"))
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(each)
+    """The texts in a JSON value, however deep it is."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict | list):
+            waiting += each.values() if isinstance(each, dict) else each
 
 
 def _joined(messages: Iterable[Message]) -> str:
