@@ -5,6 +5,7 @@ A digest is written ``sha256:<64 lowercase hex>``. Equal content has equal diges
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,11 +18,39 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 
 _CHUNK = 1 << 20
+_SAFE = 2**53 - 1
 
 
 def canonical_json(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value. Raises ``ValueError`` for NaN, infinities and integers beyond 2**53."""
+    """RFC 8785 bytes of a JSON value. Raises ``ValueError`` for NaN, infinities and integers beyond 2**53.
+
+    Rows are text in objects with ASCII keys, for which Python's encoder, in C, writes the same bytes ten times as fast.
+    """
+    try:
+        if _is_plain(value):
+            return _encode(value).encode()
+    except (UnicodeEncodeError, RecursionError):
+        pass  # what that means is said by the slower encoder
     return rfc8785.dumps(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False).encode
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether both encoders agree: no float, no key whose order depends on its encoding. A list may be a tuple."""
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or not key.isascii():
+                return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind is str or kind is bool or value is None or (kind is int and -_SAFE <= value <= _SAFE)
+    for each in value:  # noqa: SIM110 - all() takes twice as long, and this is run for every row
+        if type(each) is not str and not _is_plain(each):
+            return False
+    return True
 
 
 def sha256_bytes(data: bytes) -> Digest:

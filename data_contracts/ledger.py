@@ -1,6 +1,8 @@
 """Provenance of a row: where it came from, under which terms, for which purposes, until when."""
 
+from collections.abc import Callable
 from datetime import date
+from operator import attrgetter
 from typing import Literal
 
 from data_contracts.digests import Digest
@@ -26,6 +28,12 @@ class LedgerEntry(Frozen):
     retain_until: date | None
     tier: Tier
     synthetic_depth: int = 0
+
+
+shared_terms: Callable[[LedgerEntry], tuple[object, ...]] = attrgetter(
+    *(field for field in LedgerEntry.model_fields if field not in ("row", "parents", "subject"))
+)
+"""What an entry has in common with others of its source: all but its row, parents and subject."""
 
 
 class Expiring(Frozen):

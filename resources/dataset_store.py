@@ -52,16 +52,13 @@ class ParquetDatasetStore:
         return root
 
     def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]:
-        self.names(root)
+        self._listed(root)
         for path in sorted(self._home(root).glob("rows-*.parquet")):
             for name, subject, row in _read(path):
                 yield name, subject, json.loads(row)
 
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]:
-        path = self._home(root) / "names.parquet"
-        if not path.exists():
-            raise Missing(f"the rows of data set {root} are not in {self.folder}")
-        return [(name, subject) for name, subject in _read(path)]
+        return [(name, subject) for name, subject in _read(self._listed(root))]
 
     def holds(self, root: Digest, rows: Collection[Digest]) -> bool:
         path = self._home(root) / "names.parquet"
@@ -115,6 +112,12 @@ class ParquetDatasetStore:
 
     def _quarantines(self) -> list[Path]:
         return sorted((self.folder / "quarantine").glob("*.parquet"))
+
+    def _listed(self, root: Digest) -> Path:
+        path = self._home(root) / "names.parquet"
+        if not path.exists():
+            raise Missing(f"the rows of data set {root} are not in {self.folder}")
+        return path
 
     def _quarantined(self, action_key: Digest) -> Path:
         return self.folder / "quarantine" / f"{hex_of(action_key)}.parquet"

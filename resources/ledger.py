@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.digests import Digest, hex_of, sha256_json
-from data_contracts.ledger import Expiring, LedgerEntry
+from data_contracts.ledger import Expiring, LedgerEntry, shared_terms
 from resources.database import Database, PostgresDatabase, Session, SqliteDatabase
 
 _TABLES = """
@@ -45,7 +45,7 @@ class SqlLedger:
         lines: list[tuple[bytes, str, int]] = []
         links: list[tuple[bytes, bytes]] = []
         for entry in entries:
-            shared = (*_shared(entry), bool(entry.parents))
+            shared = (*shared_terms(entry), bool(entry.parents))
             if shared not in known:
                 origin = _origin(entry)
                 known[shared] = origin[0]
@@ -146,11 +146,6 @@ class SqlLedger:
 def open_ledger(url: str, path: Path) -> SqlLedger:
     """The ledger at a ``postgresql://`` url, or in a SQLite file where there is none."""
     return SqlLedger(PostgresDatabase(url, _TABLES) if url else SqliteDatabase(path, _TABLES))
-
-
-def _shared(entry: LedgerEntry) -> tuple[object, ...]:
-    """What an entry shares with others: all but the row's own name, parents and subject."""
-    return tuple(value for field, value in entry if field not in ("row", "parents", "subject"))
 
 
 def _origin(entry: LedgerEntry) -> tuple[int, str, int, str | None]:

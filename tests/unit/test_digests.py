@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,20 @@ def test_a_root_sees_a_row_that_is_gone_or_there_twice(listed: list[str]) -> Non
 def test_canonical_json_is_json_and_the_same_after_a_round_trip(value: object) -> None:
     text = canonical_json(value)
     assert canonical_json(json.loads(text)) == text
+
+
+@given(values)
+def test_canonical_json_is_that_of_rfc_8785(value: object) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
+    assert canonical_json({"key": [value, ("tuple", {})]}) == rfc8785.dumps({"key": [value, ("tuple", {})]})
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a": "\ud800"}, {1: 2}, {"a": {1}}, 2**53, -(2**53), b"bytes"])
+def test_what_rfc_8785_refuses_is_refused_in_its_words(value: object) -> None:
+    with pytest.raises(rfc8785.CanonicalizationError) as refused:
+        rfc8785.dumps(value)
+    with pytest.raises(rfc8785.CanonicalizationError, match=re.escape(str(refused.value))):
+        canonical_json([value])
 
 
 @given(st.dictionaries(texts, scalars, min_size=2))

@@ -7,8 +7,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.digests import Digest, merkle_root, sha256_bytes
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.ledger import Expiring, LedgerEntry
 from pipelines.stages.data.integrity import ledger_root
@@ -72,6 +74,12 @@ def test_an_entry_comes_back_as_it_was_recorded(ledger: SqlLedger) -> None:
     assert ledger_root(found.values()) == ledger_root(kept)
     assert ledger.entry(row(9)) is None
     assert ledger.missing([row(1), row(9)]) == [row(9)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
+def test_the_root_is_that_of_the_entries_without_their_parents(subject: str, source: str) -> None:
+    kept = [entry(1, subject), entry(2, subject, (1,), source=source), entry(3, source=f'"row":"" {source}')]
+    assert ledger_root(kept) == merkle_root(each.model_copy(update={"parents": ()}).digest for each in kept)
 
 
 def test_the_first_entry_stands_and_parents_are_added(ledger: SqlLedger) -> None:

@@ -13,7 +13,7 @@ from data_contracts.errors import Missing, Refused, Tampered
 from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
 from pipelines.recipes.product import Product
-from pipelines.stages.data.integrity import check_dataset, ledger_root
+from pipelines.stages.data.integrity import check_dataset, checked, ledger_root
 from pipelines.stages.protocols import ROWS_LOCK, Parts, Row
 
 
@@ -54,13 +54,13 @@ def named(parts: Parts, rows: Iterable[tuple[str, Row]]) -> list[Item]:
 def load(parts: Parts, manifest: DatasetManifest) -> list[Item]:
     """All rows of a data set in the order of their content, which is the same in every installation. Raises
     `Tampered` or `Missing` when a row is not what its name says, and `Refused` when one was erased."""
-    for problem in check_dataset(parts, manifest):
+    rows, problems = checked(parts, manifest)
+    for problem in problems:
         where = f"data set {manifest.digest} ({manifest.stage} of {manifest.product}): {problem.text}"
         if problem.kind == "erased":
             raise Refused(f"{where}; make the data anew from its sources")
         raise (Missing if problem.kind == "missing" else Tampered)(where)
-    items = [Item(name, subject, row) for name, subject, row in parts.datasets.read(manifest.root)]
-    return sorted(items, key=lambda item: content(item.row))
+    return sorted((Item(*each) for each in rows), key=lambda item: content(item.row))
 
 
 def content(row: Row) -> Digest:

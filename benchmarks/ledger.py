@@ -1,0 +1,199 @@
+"""The ledger with a million rows: how long its answers take, and what it and the digests cost the data plane.
+
+    python benchmarks/ledger.py [--rows 1000000] [--postgres] [--data FOLDER]
+
+First ROWS made-up ledger entries, half records and half rows made from them, of a subject for every ten records, beside
+five data sets that name ROWS / 2 rows each; then each question 50 times about rows and subjects drawn (seed 1).
+``--postgres`` asks a PostgreSQL server of its own instead of SQLite. With ``--data`` the line runs on
+FOLDER/sft/banking77_train.jsonl, and the time in ledger, names, Merkle roots and checks is held against the whole.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.ledger import LedgerEntry
+from data_contracts.manifests import Counts, DatasetManifest
+from pipelines.recipes.product import load_product
+from pipelines.stages.data import decontaminate, deduplicate, ingest, integrity, mix, rows, scrub, split, steps
+from pipelines.stages.release.trace import trace, trace_subject
+from pipelines.wiring import Line, Settings
+from resources.dataset_store import ParquetDatasetStore
+from resources.ledger import SqlLedger
+from tests.support.postgres import new_database, postgres
+
+PRODUCT = Path(__file__).parent / "real" / "banking77.yaml"
+ASKED = 50
+
+
+def name(kind: str, number: int) -> Digest:
+    return sha256_bytes(f"{kind} {number}".encode())
+
+
+def entries(records: int, subject: Callable[[str], str]) -> Iterator[LedgerEntry]:
+    """Twenty sources; every second has a last day, one after the other."""
+    some = [
+        LedgerEntry(
+            row=name("record", 0),
+            subject="",
+            source=f"s3://bucket/source-{source}.jsonl",
+            source_digest=name("source", source),
+            contract=name("contract", source),
+            licence="CC-BY-4.0",
+            consent="consent",
+            purposes=("own-model",),
+            retain_until=date(2031, 1, 1) + timedelta(days=source) if source % 2 else None,
+            tier="gold",
+        )
+        for source in range(20)
+    ]
+    for number in range(records):
+        origin = {"row": name("record", number), "subject": subject(f"subject:person {number // 10}")}
+        yield some[number % 20].model_copy(update=origin)
+        yield some[number % 20].model_copy(
+            update=origin | {"row": name("row", number), "parents": (name("record", number),)}
+        )
+
+
+def data_set(line: Line, stage: str, kind: str, count: int, inputs: tuple[Digest, ...]) -> DatasetManifest:
+    root = line.datasets.write((name(kind, number), "s", {}) for number in range(count))
+    manifest = DatasetManifest(
+        product="bench",
+        stage=stage,
+        root=root,
+        counts=Counts(rows_in=count, rows_out=count),
+        inputs=inputs,
+        synthetic_share=0,
+        action_key=name(stage, 0),
+    )
+    line.store.put_manifest(manifest)
+    line.ledger.record_set(root, manifest.digest)
+    return manifest
+
+
+def asked(title: str, questions: list[Callable[[], Any]]) -> None:
+    times = []
+    for question in questions:
+        started = time.perf_counter()
+        found = question()
+        times.append(time.perf_counter() - started)
+    told = len(found) if isinstance(found, list) else type(found).__name__
+    print(f"| {title} | {statistics.median(times) * 1000:.0f} | {max(times) * 1000:.0f} | {told} |", flush=True)
+
+
+def answers(count: int, on_postgres: bool) -> None:
+    chance = random.Random(1)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = new_database(stack.enter_context(postgres())) if on_postgres else ""
+        line = Line(Settings(home=home, ledger=url))
+        made = list(entries(count // 2, line.keyring.subject))
+        started = time.perf_counter()
+        for start in range(0, len(made), 100_000):
+            line.ledger.record(made[start : start + 100_000])
+        seconds = time.perf_counter() - started
+        raw = data_set(line, "raw", "record", count // 2, ())
+        for stage, kind in (
+            ("contracted", "record"),
+            ("ledgered", "row"),
+            ("scrubbed", "scrubbed"),
+            ("splits", "split"),
+        ):
+            data_set(line, stage, kind, count // 2, (raw.digest,))
+        size = sum(path.stat().st_size for path in home.glob("ledger.sqlite*"))
+        if on_postgres:
+            with line.ledger.database.session() as session:
+                ((size,),) = session.query("select pg_database_size(current_database())")
+        store = "PostgreSQL" if on_postgres else "SQLite"
+        print(f"{store}: {len(made)} entries in {seconds:.1f} s, {size / 1e6:.0f} MB")
+        print("| question | median ms | worst ms | answer |\n|---|---|---|---|")
+        numbers = [chance.randrange(count // 2) for _ in range(ASKED)]
+        asked("a row's entry", [lambda n=n: line.ledger.entry(name("row", n)) for n in numbers])
+        asked(
+            "where a row comes from, all that holds it", [lambda n=n: trace(line, name("record", n)) for n in numbers]
+        )
+        people = [f"subject:person {n // 10}" for n in numbers]
+        asked("rows of a subject", [lambda p=p: line.ledger.rows_of(line.keyring.subject(p)) for p in people])
+        asked(
+            "all that holds a subject's rows",
+            [lambda p=p: trace_subject(line, p.removeprefix("subject:")) for p in people],
+        )
+        asked("what expires this month", [lambda: line.ledger.expiring(date(2031, 2, 1))] * ASKED)
+
+
+class Clock:
+    """Seconds spent inside the functions that it wraps; of one inside another only the outer counts."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.seconds: Counter[str] = Counter()
+
+    def wrap(self, title: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self.inside += 1
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.inside -= 1
+                if not self.inside:
+                    self.seconds[title] += time.perf_counter() - started
+
+        return timed
+
+
+def share(folder: Path) -> None:
+    """Where the line spends its time: what is wrapped here, and the whole."""
+    clock = Clock()
+    for module in (rows, deduplicate, decontaminate, ingest, mix, scrub, split):
+        for function in ("named", "merkle_root", "ledger_root", "content", "draw"):
+            if hasattr(module, function):
+                setattr(module, function, clock.wrap("names and roots", getattr(module, function)))
+    rows.checked = clock.wrap("checks of what is read", integrity.checked)
+    for method in ("record", "entries", "missing", "record_set"):
+        setattr(SqlLedger, method, clock.wrap("ledger", getattr(SqlLedger, method)))
+    for method in ("write", "read", "quarantine"):
+        setattr(ParquetDatasetStore, method, clock.wrap("rows to and from disk", getattr(ParquetDatasetStore, method)))
+    os.environ["ASSAY_DATA"] = str(folder.resolve())
+    product = load_product(str(PRODUCT))
+    product = product.model_copy(update={"sources": product.sources[:1]})
+    with tempfile.TemporaryDirectory() as home:
+        line = Line(Settings(home=Path(home)))
+        line.pii.find(["warm up"])
+        started = time.perf_counter()
+        manifest, _ = steps.raw(line, product)
+        for step in ("contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits"):
+            begun, before = time.perf_counter(), clock.seconds.total()
+            manifest, _ = getattr(steps, step)(line, product, manifest)
+            spent, cost = time.perf_counter() - begun, clock.seconds.total() - before
+            print(f"  {step:<16}{spent:7.1f} s, of which {cost:5.1f} s", flush=True)
+        whole = time.perf_counter() - started
+    for title, seconds in clock.seconds.most_common():
+        print(f"  {title:<24}{seconds:6.1f} s  {seconds / whole:5.1%}")
+    print(f"  the whole line          {whole:6.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--data", type=Path)
+    chosen = parser.parse_args()
+    if chosen.data:
+        share(chosen.data)
+    else:
+        answers(chosen.rows, chosen.postgres)
+
+
+if __name__ == "__main__":
+    main()
