@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 
 _LONGEST = 400
@@ -14,9 +13,9 @@ _DIGITS = 15
 _NUMBER = r"[0-9]{1,12}(?:[.,][0-9]{1,12}){0,4}"
 _UNIT = r"(?:[ ]?(?:[$€£]|(?:USD|EUR|GBP|dollars?|euros?|pounds?)(?![A-Za-z])))?"
 _TERM = rf"\({{0,3}}[ ]?-?[$€£]?[ ]?{_NUMBER}{_UNIT}[ ]?\){{0,3}}"
-_OPERATOR = r"[ ]{0,2}[-−–+*×·xX/÷][ ]{0,2}"
+_OPERATOR = r"[ ]{0,2}(?:[-−–+*×·/÷]|[xX](?=[ ]{0,2}[$€£(]?[0-9]))[ ]{0,2}"
 _EQUALS = r"[ ]{0,2}(?P<sign>=|≈|equals|is|makes|ist|sind|ergibt|est|es|è)[ ]{0,2}"
-_MORE = r"[A-Za-z0-9]|[.,][0-9]|[ ]?(?:[%*×·/÷(+]|percent|Prozent|[-−–xX][ ]?[0-9])"
+_MORE = r"[A-Za-z0-9]|[.,][0-9]|[ ]?(?:[%*×·/÷(+]|percent|Prozent|cents?\b|(?:and )?[0-9]|[-−–xX][ ]?[0-9])"
 _RESULT = rf"(?P<result>-?[$€£]?[ ]?{_NUMBER})(?!{_MORE})"
 _START = r"(?<![\w.,/+*×·÷−–-])"
 _SUM = re.compile(rf"{_START}(?P<sum>(?>{_TERM}(?:{_OPERATOR}{_TERM}){{1,20}})){_EQUALS}{_RESULT}")
@@ -45,7 +44,7 @@ def evaluate(expression: str) -> Fraction:
 def wrong_sums(text: str) -> int:
     """How many sums in the text do not come out. Where 1,250 may be read in two ways, one that comes out is enough; a
     result with decimals may be rounded, and so may any after ≈."""
-    return sum(not holds for holds in _claims(text))
+    return sum(not right for right in sums(text))
 
 
 def _value(node: ast.expr) -> Fraction:
@@ -67,20 +66,22 @@ def _value(node: ast.expr) -> Fraction:
     raise ValueError("is no plain arithmetic")
 
 
-def _claims(text: str) -> Iterator[bool]:
-    """Whether each sum in the text comes out. Left out: the tail of a longer one, and dates and ranges that look like
-    one ("05/12 is", "2-3 is")."""
+def sums(text: str) -> list[bool]:
+    """Whether each sum in the text comes out. Left out: the tail of a longer one, mixed numbers ("1 1/2"), and dates
+    and ranges that look like one ("05/12 is", "2-3 is")."""
+    right: list[bool] = []
     for found in _SUM.finditer(text):
-        before = text[max(0, found.start() - 3) : found.start()].rstrip(" ")
+        before = text[max(0, found.start() - 9) : found.start()].rstrip(" ").removesuffix("and").rstrip(" ")
         tight = re.search(r"[0-9][-−–/]|[-−–/][0-9]", found["sum"].lstrip("(- "))
-        if before[-1:] not in (*"+-−–*×·/÷=%",) and not (tight and found["sign"] not in "=≈"):
-            yield from _verdict(found["sum"], found["result"], found["sign"])
+        if before[-1:] not in (*"+-−–*×·xX/÷=%0123456789",) and not (tight and found["sign"] not in "=≈"):
+            right += _verdict(found["sum"], found["result"], found["sign"])
     for found in _SHARE.finditer(text):
-        yield from _verdict(f"{found['share']} / 100 * {found['whole']}", found["result"], found["sign"])
+        right += _verdict(f"{found['share']} / 100 * {found['whole']}", found["result"], found["sign"])
+    return right
 
 
-def _verdict(expression: str, result: str, sign: str) -> Iterator[bool]:
-    """Whether the claim holds; nothing where it cannot be read as a sum."""
+def _verdict(expression: str, result: str, sign: str) -> list[bool]:
+    """Whether the sum comes out; nothing where it cannot be read as one."""
     readings = []
     for thousands, point in _READINGS:
         try:
@@ -88,19 +89,19 @@ def _verdict(expression: str, result: str, sign: str) -> Iterator[bool]:
             readings.append(_comes_out(value, _plain(result, thousands, point).replace(" ", ""), sign == "≈"))
         except ValueError:
             continue
-    if readings:
-        yield any(readings)
+    return [any(readings)] if readings else []
 
 
 def _plain(text: str, thousands: str, point: str) -> str:
     """Numbers as Python writes them, without currencies. Raises ``ValueError`` for a number that these two marks do not
-    make."""
+    make, and for one like 0930, which is none."""
 
     def number(match: re.Match[str]) -> str:
         if not re.fullmatch(rf"(?:[0-9]{{1,3}}(?:\{thousands}[0-9]{{3}})+|[0-9]+)(?:\{point}[0-9]+)?", match[0]):
             raise ValueError("is written in another way")
-        whole, _, decimals = match[0].replace(thousands, "").partition(point)
-        return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
+        if re.match("0[0-9]", match[0]):
+            raise ValueError("is a time or an identifier")
+        return match[0].replace(thousands, "").replace(point, ".")
 
     return re.sub(_NUMBER, number, re.sub(r"[$€£A-Za-z]", "", text))
 
