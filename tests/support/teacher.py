@@ -16,6 +16,7 @@ from pipelines.stages.data.synthetic.validate import Completion
 from resources.language import LangidDetector
 
 Body = dict[str, Any]
+TEACHER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DETECTOR = LangidDetector()
 OPENERS = [
     *("Look, my boss asks for", "Tonight I would like to read", "Kindly bring up", "Where on earth is", "Send me over"),
@@ -33,7 +34,7 @@ def plan_of(**changes: object) -> Plan:
     values: dict[str, object] = {
         "name": "test",
         "task": "a billing assistant",
-        "teacher": {"model": "tiny-teacher", "terms": "Apache-2.0", "training": "allowed"},
+        "teacher": {"model": TEACHER, "terms": "Apache-2.0", "training": "allowed"},
         "licence": "CC0-1.0",
         "seed": 3,
         "temperature": 0.7,

@@ -20,7 +20,7 @@ from pipelines.stages.data.synthetic.answer_file import AnswerFile
 from pipelines.stages.data.synthetic.arithmetic import wrong_sums
 from pipelines.stages.data.synthetic.plan import load_plan, load_seeds
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES, execute
-from tests.support.teacher import DETECTOR, FakeEndpoint, Reply, obedient, plan_of, teaching, written
+from tests.support.teacher import DETECTOR, TEACHER, FakeEndpoint, Reply, obedient, plan_of, teaching, written
 
 
 def command(folder: Path, url: str, *more: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_rows_and_report_are_written_and_progress_goes_to_stderr(tmp_path: Path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["in"], report["out"], report["yields"]) == (12, 12, {"row": 12})
     assert len(rows) == 12
-    assert {row["teacher"] for row in rows} == {"tiny-teacher"}
+    assert {row["teacher"] for row in rows} == {TEACHER}
 
 
 def test_where_no_row_passes_there_is_a_report_and_no_file(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(server.seen) == 60
 
     with AnswerFile(tmp_path / "other.answers") as answers:
-        never_killed = synthesize(plan_of(per_stratum=30), "tiny-teacher", FakeEndpoint(written), DETECTOR, answers)
+        never_killed = synthesize(plan_of(per_stratum=30), TEACHER, FakeEndpoint(written), DETECTOR, answers)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert rows == never_killed.rows
     assert json.loads((tmp_path / "report.json").read_text()) == never_killed.payload()

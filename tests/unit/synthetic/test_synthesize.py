@@ -18,7 +18,7 @@ from pipelines.stages.data.synthesize import Synthesis, synthesize
 from pipelines.stages.data.synthetic.answer_file import AnswerFile
 from pipelines.stages.data.synthetic.plan import Plan
 from tests.support.data import DataParts, QuickAnalyzer, billing
-from tests.support.teacher import DETECTOR, Body, FakeEndpoint, plan_of, words_of, written
+from tests.support.teacher import DETECTOR, TEACHER, Body, FakeEndpoint, plan_of, words_of, written
 
 CONTRACT = ROOT / "data_contracts" / "contracts" / "synthetic-conversations.yaml"
 
@@ -57,10 +57,12 @@ def test_a_row_says_where_it_comes_from_and_keeps_its_contract(tmp_path: Path) -
     assert len(made.rows) == 12
     for row in made.rows:
         assert check_row(contract, row) == []
-        assert (row["synthetic"], row["synthetic_depth"], row["teacher"]) == (True, 1, "tiny-teacher")
+        assert (row["synthetic"], row["synthetic_depth"], row["teacher"]) == (True, 1, TEACHER)
         assert (row["plan"], row["language"], row["length"]) == (plan.digest, "en", "any")
         assert row["seeds"] == [f"test/{row['intent']}/0"]
     assert made.payload()["depths"] == {"1": 12}
+    other = made.rows[0] | {"teacher": "another-model"}
+    assert check_row(contract, other) == [f"teacher: is not one of {TEACHER}; correct the value"]
 
 
 def test_the_order_of_the_answers_does_not_matter(tmp_path: Path) -> None:
