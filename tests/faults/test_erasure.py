@@ -19,7 +19,7 @@ from pipelines.stages.data import deduplicate, steps
 from pipelines.stages.release.approval import accept
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.promotion import promote
-from pipelines.stages.release.registered import awaiting_approval
+from pipelines.stages.release.registered import awaiting_approval, latest_registered
 from pipelines.stages.release.rollback import rollback
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve import routes
@@ -142,6 +142,7 @@ def test_a_revoked_release_comes_back_on_no_path(line):
     assert awaiting_approval(line.parts) == [waiting]
     line.erase()
     assert awaiting_approval(line.parts) == []
+    assert latest_registered(line.parts, NAME) == line.clean.digest
     for release in (waiting, line.tainted.digest):
         with pytest.raises(Refused, match="revoked"):
             promote(line.parts, line.product, release, line.ask())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from data_contracts.chain import AuditRecord, live_releases
+from data_contracts.chain import AuditRecord, live_releases, revoked_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput, Missing
 from data_contracts.manifests import ReleaseManifest
@@ -15,8 +15,11 @@ def registration(records: Sequence[AuditRecord], release: Digest) -> AuditRecord
 
 
 def latest_registered(parts: Parts, product: str) -> Digest | None:
-    found = [r for r in parts.log.records() if r.event == "release.registered" and r.product == product]
-    return str(found[-1].body["release"]) if found else None
+    """The newest release of a product that was not revoked."""
+    records = parts.log.records()
+    found = [str(r.body["release"]) for r in records if r.event == "release.registered" and r.product == product]
+    revoked = revoked_releases(records)
+    return next((release for release in reversed(found) if release not in revoked), None)
 
 
 def awaiting_approval(parts: Parts) -> list[Digest]:
