@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from data_contracts.chain import (
     head_at,
     live_releases,
     live_stack,
+    revoked_releases,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,3 +89,31 @@ def test_what_is_live_is_what_the_newest_promotion_or_rollback_says():
     assert live_stack(records, "p", "production") == [None, first, second]
     assert live_stack([*records, back], "p", "production") == [None]
     assert live_stack(records, "p", "staging") == [None]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["promote", "back", "revoke"]), st.integers(1, 4)), max_size=30))
+def test_what_was_revoked_is_never_live_and_no_rollback_leads_to_it(acts):
+    """Each act as the line would chain it: no revoked release is promoted, a rollback goes to the one below."""
+    records, revoked = [], set()
+    for act, number in acts:
+        release = "sha256:" + str(number) * 64
+        stack = live_stack(records, "p", "production")
+        if act == "promote" and release not in revoked and stack[-1] != release:
+            event, target = "promotion.recorded", release
+        elif act == "back" and len(stack) > 1:
+            event, target = "rollback.recorded", stack[-2]
+        elif act == "revoke":
+            event, target = "release.revoked", release
+            revoked.add(release)
+        else:
+            continue
+        (record,) = chain([{"environment": "production", "release": target}], event)
+        records.append(record)
+        after = live_stack(records, "p", "production")
+        assert not revoked.intersection(after)
+        assert after[0] is None
+        assert all(one != other for one, other in pairwise(after))
+        assert live_releases(records).get(("p", "production")) == after[-1]
+        if event == "rollback.recorded":
+            assert after == stack[:-1]
+    assert revoked_releases(records).keys() == revoked

@@ -154,3 +154,33 @@ def test_the_ledger_finds_parents(parts: DataParts) -> None:
     assert found is not None
     assert found.parents == (one.name,)
     assert parts.ledger.missing([one.name, DIGEST]) == [DIGEST]
+
+
+def test_erasing_takes_content_and_leaves_names_and_why_a_row_was_dropped(
+    parts: DataParts, manifest: DatasetManifest
+) -> None:
+    ((dropped, stranger, _, _),) = parts.datasets.read_quarantine(manifest.action_key)
+    one = parts.datasets.names(manifest.root)[0][1]
+    before = parts.datasets.names(manifest.root)
+    left = parts.home / "rows" / ".rows-00000.parquet.1.part"
+    left.write_text("half a row")
+    for subject in (one, stranger):
+        assert parts.datasets.held([subject]).content == 1
+        assert parts.ledger.rows_of(subject)
+        parts.keyring.delete(subject)
+    parts.datasets.erase([one, stranger])
+    parts.datasets.erase([one, stranger])
+    held = parts.datasets.held([one, stranger])
+    assert (held.data_sets, held.quarantines, held.content) == ((manifest.root,), (manifest.action_key,), 0)
+    assert parts.datasets.names(manifest.root) == before
+    assert list(parts.datasets.read_quarantine(manifest.action_key)) == [(dropped, stranger, "planted: erased", {})]
+    assert [problem.kind for problem in check_dataset(parts, manifest)] == ["erased"]
+    assert not left.exists()
+    assert len(list(parts.datasets.read(manifest.root))) == 4
+
+
+def test_a_key_that_is_gone_without_an_erasure_is_not_taken_for_one(
+    parts: DataParts, manifest: DatasetManifest
+) -> None:
+    parts.keyring.path.unlink()
+    assert {problem.kind for problem in check_dataset(DataParts(parts.home), manifest)} == {"missing"}
