@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -260,6 +261,14 @@ def test_a_training_under_way_leaves_no_checkpoint(line):
     with pytest.raises(Refused, match="erased meanwhile: run the line again"):
         sft(line.parts, line.product, line.base, line.splits, Trainer())
     assert list((line.parts.home / "training").iterdir()) == []
+    erased_whole(line)
+
+
+def test_two_at_once_erase_once(line):
+    with ThreadPoolExecutor(2) as pool:
+        answers = [each.result() for each in [pool.submit(line.erase), pool.submit(line.erase)]]
+    assert {again for _, again in answers} == {False, True}
+    assert answers[0][0] == answers[1][0]
     erased_whole(line)
 
 

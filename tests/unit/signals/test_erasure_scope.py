@@ -1,0 +1,28 @@
+"""Whose rows an erasure concerns: what was made from a person's rows goes along, what is also somebody else's stays."""
+
+from pathlib import Path
+
+from pipelines.stages.data.rows import Item, named
+from pipelines.stages.signals.erasure_scope import family
+from tests.support.data import DataParts
+from tests.unit.test_data_stores import entry
+
+
+def test_rows_made_from_a_persons_rows_go_along_unless_they_are_another_persons_too(tmp_path: Path) -> None:
+    parts = DataParts(tmp_path)
+    ann, bob, made = named(parts, [("ann", {"n": 1}), ("bob", {"n": 2}), ("made-up", {"n": 3})])
+    again, shared = named(parts, [("made-up", {"n": 4}), ("bob", {"n": 5})])
+
+    def record(item: Item, *parents: Item) -> None:
+        parts.ledger.record([entry(item).model_copy(update={"parents": tuple(each.name for each in parents)})])
+
+    record(ann)
+    record(bob)
+    record(made, ann)
+    record(again, made)
+    record(shared, ann, bob)
+    found = family(parts, "ann")
+    assert found.subjects == {"ann", "made-up"}
+    assert found.rows == {ann.name, made.name, again.name}
+    assert found.kept == (shared.name,)
+    assert family(parts, "bob").rows == {bob.name, shared.name}
