@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,26 @@ def test_a_pair_that_teaches_harm_goes_out(
     assert len(kept) + len(dropped) == 1
     for drop in dropped:
         assert not any(word in drop.reason for word in (SECRET, "eve", "pipe", "bad.example"))
+
+
+def test_a_call_that_repeats_what_was_asked_needs_no_analyzer_and_a_number_of_its_own_is_seen() -> None:
+    from pipelines.stages.protocols import Finding
+
+    class Numbers(QuickAnalyzer):
+        def find(self, texts: Any) -> Any:
+            self.calls += 1
+            return [
+                [Finding(m.start(), m.end(), "PHONE_NUMBER") for m in re.finditer(r"\d{10}", text)] for text in texts
+            ]
+
+    analyzer = Numbers()
+    for number, code in ((2125550137, []), (2125550138, ["pii-leak"])):
+        asked = [{"role": "user", "content": "Call me at 212-555-0137, please."}]
+        chosen = json.dumps({"tool": "call_back", "arguments": {"number": number}})
+        pair = {"prompt": asked, "chosen": chosen, "rejected": "No"}
+        item = Item("sha256:" + "0" * 64, "subject", {"kind": "preference", "pair": pair})
+        assert [drop.code for drop in without_unfit(analyzer, [item])[1]] == code
+    assert analyzer.calls == 1
 
 
 def test_a_toll_free_number_is_no_leak_and_a_private_one_is() -> None:

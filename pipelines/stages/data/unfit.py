@@ -57,20 +57,26 @@ def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> tuple[list[It
 def _leaks(analyzer: PiiAnalyzer, pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str] | None]:
     """For each pair: what its chosen side gives away that its prompt does not hold."""
     pairs = list(pairs)
-    suspects = [pair.chosen if _MAY_BE_PERSONAL.search(pair.chosen) else "" for pair in pairs]
-    found = iter(analyzer.find([text for text in suspects if text]))
+    suspects = [text if _MAY_BE_PERSONAL.search(text := _own_words(pair)) else "" for pair in pairs]
+    found = iter(analyzer.find([text for text in suspects if text]) if any(suspects) else ())
     for pair, text in zip(pairs, suspects, strict=True):
         asked = _joined(pair.prompt)
-        kinds = {
-            f.kind
-            for f in (next(found) if text else [])
-            if _personal(f, text) and not _held(text[f.start : f.end], asked)
-        }
-        if kinds:
-            told = f"the chosen side gives away {', '.join(sorted(kinds))} that its prompt does not hold"
-            yield "pii-leak", f"chosen: {told}; prefer an answer without it"
+        findings = [each for each in (next(found) if text else []) if _personal(each, text)]
+        if kinds := sorted({each.kind for each in findings if not _held(text[each.start : each.end], asked)}):
+            told = f"gives away {', '.join(kinds)} that its prompt does not hold; prefer an answer without it"
+            yield "pii-leak", f"chosen: {told}"
         else:
             yield None
+
+
+def _own_words(pair: PreferencePair) -> str:
+    """What the chosen side adds: all of it, or of a JSON answer the values that its prompt does not hold. A call whose
+    arguments were all given then needs no analyzer, which takes long to load."""
+    answer = _json(pair.chosen)
+    if not isinstance(answer, dict | list):
+        return pair.chosen
+    asked, tools = _joined(pair.prompt), {tool.name for tool in pair.tools}
+    return "\n".join(each for each in _leaves(answer) if each not in tools and not _held(each, asked))
 
 
 def _personal(finding: Finding, text: str) -> bool:
@@ -185,7 +191,7 @@ def _calls(value: Any) -> Iterator[Any]:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """The texts in a JSON value, however deep it is."""
+    """The texts and numbers in a JSON value, however deep it is."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
@@ -193,6 +199,8 @@ def _leaves(value: Any) -> Iterator[str]:
             yield each
         elif isinstance(each, dict | list):
             waiting += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, int | float):
+            yield str(each)
 
 
 def _joined(messages: Iterable[Message]) -> str:
