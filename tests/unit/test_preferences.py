@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,23 @@ def test_a_pair_that_teaches_harm_goes_out(
     assert len(kept) + len(dropped) == 1
     for drop in dropped:
         assert not any(word in drop.reason for word in (SECRET, "eve", "pipe", "bad.example"))
+
+
+@pytest.mark.parametrize("chosen", ["x" * 300_000, "![" * 150_000, "I " * 100_000, '{"a": ["' + "1" * 300_000 + '"]}'])
+def test_a_huge_answer_is_judged_in_a_moment(chosen: str) -> None:
+    asked = [{"role": "user", "content": "steal " + "w" * 300_000}]
+    link = "https://bad.example/?q=" + "w" * 300_000
+    pairs = [{"prompt": asked, "chosen": text, "rejected": "No"} for text in (chosen, link, "i can't " + chosen)]
+    items = [Item("sha256:" + "0" * 64, "subject", {"kind": "preference", "pair": pair}) for pair in pairs]
+
+    class Blind(QuickAnalyzer):
+        def find(self, texts: Any) -> Any:
+            return [[] for _ in texts]
+
+    started = time.monotonic()
+    _, dropped = without_unfit(Blind(), items)
+    assert [drop.code for drop in dropped] == ["exfiltration"]
+    assert time.monotonic() - started < 5
 
 
 def test_a_call_that_repeats_what_was_asked_needs_no_analyzer_and_a_number_of_its_own_is_seen() -> None:

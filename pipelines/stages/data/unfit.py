@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from data_contracts.records import Message, PreferencePair
@@ -27,13 +27,24 @@ _MAILBOX = re.compile(
 )
 """Mailboxes of a function, not of a person (RFC 2142, and two that are in common use)."""
 
-_URL = re.compile(r"(?P<image>!\[[^\]]*\]\(\s*|<img\s[^>]*?src=[\"']?)?(?P<url>https?://[^\s)\]>\"'`]+)")
-_ADDRESS = re.compile(r"https?://[^\s)\]>\"'`]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_TELLING = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\d(?:[ -]?\d){8,}|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}")
+_MAIL = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+_LINK = r"https?://[^\s)\]>\"'`]+"
+_URL = re.compile(rf"(?P<image>!\[[^\]]{{0,200}}\]\(\s*|<img\s[^>]{{0,200}}?src=[\"']?)?(?P<url>{_LINK})")
+_ADDRESS = re.compile(f"{_LINK}|{_MAIL}")
+_TELLING = re.compile(rf"{_MAIL}|\d(?:[ -]?\d){{8,}}|(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{{16,}}")
 """What is telling even if short: an e-mail address, a long number, a key."""
 _QUOTED, _PACKED = 40, 12
 """Letters and digits in a row that count as quoted from the conversation: less may be the topic of a search. Nobody
 packs a topic in base64, so that there fewer count."""
+_LONGEST = 4096
+"""Of a longer value only the beginning is compared with the conversation."""
+
+
+class _Said(NamedTuple):
+    """A conversation without spaces and signs, and what is telling in it."""
+
+    bare: str
+    telling: frozenset[str]
 
 
 def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> tuple[list[Item], list[Dropped]]:
@@ -120,7 +131,8 @@ def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
     """An address that neither user nor system named, with what the conversation holds: in a link, in an image (which is
     fetched without a click), or among the arguments of a tool call."""
     named = _joined(message for message in pair.prompt if message.role in ("system", "user")).casefold()
-    said = _joined(pair.prompt)
+    whole = _joined(pair.prompt)
+    said = _Said(_bare(whole), frozenset(_bare(match[0]) for match in _TELLING.finditer(whole)))
     for match in _URL.finditer(pair.chosen):
         try:
             url = urlsplit(match["url"])
@@ -136,7 +148,7 @@ def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
     return None
 
 
-def _takes(url: SplitResult, said: str, image: bool) -> bool:
+def _takes(url: SplitResult, said: _Said, image: bool) -> bool:
     """Whether a link takes data with it. Words in its path mostly name a page, so that only packed ones count there."""
     query = [value for _, value in parse_qsl(url.query)]
     packed = [text for part in url.path.split("/") for text in _unpacked(part)]
@@ -147,20 +159,20 @@ def _takes(url: SplitResult, said: str, image: bool) -> bool:
     )
 
 
-def _carries(value: str, said: str) -> bool:
+def _carries(value: str, said: _Said) -> bool:
     """Whether a value quotes the conversation, plainly or packed, holds something telling of it, or has a blank to be
     filled with it."""
     return (
         _quotes(value, said, _QUOTED)
-        or any(_held(match[0], value) for match in _TELLING.finditer(said))
+        or any(each in _bare(value) for each in said.telling)
         or any(_quotes(text, said, _PACKED) for text in _unpacked(value))
         or re.fullmatch(r"[\[{<$(%]+\s*[\w .-]+\s*[\]}>)%]+", value) is not None
     )
 
 
-def _quotes(text: str, said: str, length: int) -> bool:
-    text, said = _bare(text), _bare(said)
-    return any(text[at : at + length] in said for at in range(len(text) - length + 1))
+def _quotes(text: str, said: _Said, length: int) -> bool:
+    bare = _bare(text[:_LONGEST])
+    return any(bare[at : at + length] in said.bare for at in range(len(bare) - length + 1))
 
 
 def _unpacked(value: str) -> Iterator[str]:
