@@ -176,7 +176,7 @@ def decontaminate(
     target: OutFile,
     report: ReportFile = None,
     semantic: Annotated[
-        bool, typer.Option("--semantic/--no-semantic", help="Look for paraphrases too, about 100 rows a second.")
+        bool, typer.Option("--semantic/--no-semantic", help="Look for paraphrases too, about 50 rows a second.")
     ] = True,
     similarity: Annotated[
         float, typer.Option(help="Least score of a paraphrase: 2/3 embedding, 1/3 rare words and numbers.")
