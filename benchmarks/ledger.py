@@ -132,7 +132,8 @@ def answers(count: int, on_postgres: bool) -> None:
 
 
 class Clock:
-    """Seconds spent inside the functions that it wraps; of one inside another only the outer counts."""
+    """Processor seconds inside the functions that it wraps; of one inside another only the outer counts. Other work on
+    the machine moves them less than seconds on the wall."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -141,13 +142,13 @@ class Clock:
     def wrap(self, title: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             self.inside += 1
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return function(*arguments, **named)
             finally:
                 self.inside -= 1
                 if not self.inside:
-                    self.seconds[title] += time.perf_counter() - started
+                    self.seconds[title] += time.process_time() - started
 
         return timed
 
@@ -170,14 +171,14 @@ def share(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home:
         line = Line(Settings(home=Path(home)))
         line.pii.find(["warm up"])
-        started = time.perf_counter()
+        started = time.process_time()
         manifest, _ = steps.raw(line, product)
         for step in ("contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits"):
-            begun, before = time.perf_counter(), clock.seconds.total()
+            begun, before = time.process_time(), clock.seconds.total()
             manifest, _ = getattr(steps, step)(line, product, manifest)
-            spent, cost = time.perf_counter() - begun, clock.seconds.total() - before
+            spent, cost = time.process_time() - begun, clock.seconds.total() - before
             print(f"  {step:<16}{spent:7.1f} s, of which {cost:5.1f} s", flush=True)
-        whole = time.perf_counter() - started
+        whole = time.process_time() - started
     for title, seconds in clock.seconds.most_common():
         print(f"  {title:<24}{seconds:6.1f} s  {seconds / whole:5.1%}")
     print(f"  the whole line          {whole:6.1f} s")

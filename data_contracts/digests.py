@@ -18,6 +18,7 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 
 _CHUNK = 1 << 20
+_DIGEST = re.compile(DIGEST_PATTERN)
 _SAFE = 2**53 - 1
 
 
@@ -71,7 +72,7 @@ def sha256_file(path: Path) -> Digest:
 
 
 def is_digest(text: str) -> bool:
-    return re.fullmatch(DIGEST_PATTERN, text) is not None
+    return _DIGEST.fullmatch(text) is not None
 
 
 def hex_of(digest: Digest) -> str:
@@ -107,12 +108,12 @@ def row_name(subject_key: bytes, row: Any) -> Digest:
     """
     if len(subject_key) != 32:
         raise ValueError(f"a subject key has 32 bytes, not {len(subject_key)}")
-    return "sha256:" + hmac.new(subject_key, canonical_json(row), hashlib.sha256).hexdigest()
+    return "sha256:" + hmac.digest(subject_key, canonical_json(row), "sha256").hex()
 
 
 def keyed_ref(key: bytes, text: str) -> str:
     """A subject's pseudonym: 32 hex digits of HMAC-SHA-256 under the installation's key."""
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(key, text.encode(), "sha256").hex()[:32]
 
 
 def merkle_root(names: Iterable[Digest]) -> Digest:

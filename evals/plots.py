@@ -1,4 +1,4 @@
-"""Figures of the report: the gate as a forest plot, the training curves. Drawn without a display, reproducibly."""
+"""Figures of reports and cards: the gate as a forest plot, curves, counts. Drawn without a display, reproducibly."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -62,6 +62,25 @@ def curves(stages: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure
         axes.legend(frameon=False, fontsize=8)
         _plain(axes)
     return Figure(canvas)
+
+
+def histogram(values: Sequence[int], label: str) -> Figure:
+    """How many values fall into each of 30 equal ranges."""
+    axes = _axes(6.4, 2.4)
+    axes.hist(values, bins=30, color="#0969da")
+    axes.set_xlabel(label)
+    axes.set_ylabel("rows")
+    return Figure(axes.figure)
+
+
+def bars(counts: Mapping[str, int], label: str) -> Figure:
+    """A bar for each name, the first at the top."""
+    axes = _axes(6.4, 0.8 + 0.22 * len(counts))
+    names = [name.replace("$", r"\$") for name in list(counts)[::-1]]  # no formulas
+    axes.barh(range(len(counts)), list(counts.values())[::-1], color="#0969da")
+    axes.set_yticks(range(len(counts)), names, fontsize=8)
+    axes.set_xlabel(label)
+    return Figure(axes.figure)
 
 
 def bound_of(criterion: CriterionResult) -> float:

@@ -262,6 +262,21 @@ def expiring(
         console.print(f"nothing expires before {before.date()}")
 
 
+@app.command()
+def card(
+    data_set: Annotated[str, typer.Argument(help="sha256:... of a data set, or a product: what it last trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the card to.")] = Path("data-card"),
+) -> None:
+    """Write a data set's card: card.md with plots, and Croissant metadata. Counts, terms and decisions, no row text.
+
+    Example: assay data card billing-assistant --out data-card
+    """
+    from pipelines.stages.release.data_card import find_set, write_data_card
+
+    line = Line()
+    console.print(f"written: {write_data_card(line, find_set(line, data_set), out)}")
+
+
 def _tell(rows_in: int, reasons: list[str]) -> None:
     console.print(f"{rows_in} rows in, {rows_in - len(reasons)} out, {len(reasons)} dropped")
     for reason, count in Counter(reasons).most_common(20):

@@ -191,6 +191,12 @@ def _records(
         if who in erased
     ]
     lines: list[Row] = [{"source": source.url, "line": line} for line, _, _ in left_out]
+
+    bad = [record for record in records if record.fault]
+    digest = contract.digest
+    rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
+    kept = named(parts, ((_subject(parts, contract, row), row) for row in rows))
+    lines: list[Row] = [{"source": source.url, "line": record.line} for record in bad]
     unknown = parts.keyring.subject(f"unreadable:{source.url}")
     dropped = [
         Dropped(item, code, f"{source.url}, line {line} {why}")

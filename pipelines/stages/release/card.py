@@ -78,7 +78,7 @@ def terms_of_the_data(origins: Iterable[Origin]) -> str:
         ]
         for origin in origins
     ]
-    return "## Terms of the data\n\n" + _table(["source", "licence", "rows", "what it asks"], rows)
+    return "## Terms of the data\n\n" + table(["source", "licence", "rows", "what it asks"], rows)
 
 
 def _circumstances(terms: Terms) -> list[str]:
@@ -136,7 +136,7 @@ def _data(sets: dict[Digest, DatasetManifest]) -> str:
         ]
         for digest, each in reversed(sets.items())
     ]
-    return "## Data\n\n" + _table(["stage", "rows in", "rows out", "dropped", "synthetic", "digest"], rows)
+    return "## Data\n\n" + table(["stage", "rows in", "rows out", "dropped", "synthetic", "digest"], rows)
 
 
 def _training(steps: Iterable[CheckpointManifest]) -> str:
@@ -145,7 +145,7 @@ def _training(steps: Iterable[CheckpointManifest]) -> str:
         for each in steps
         for name, value in sorted(each.metrics.items())
     ]
-    return "## Training\n\n" + _table(["stage", "method", "step", "metric", "value"], rows)
+    return "## Training\n\n" + table(["stage", "method", "step", "metric", "value"], rows)
 
 
 def _gate(verdict: GateVerdict) -> str:
@@ -172,7 +172,7 @@ def _gate(verdict: GateVerdict) -> str:
         "difference [interval]",
         "outcome",
     ]
-    return f"## Evaluation\n\nGate: **{verdict.decision}** ({verdict.reason})\n\n" + _table(heads, rows)
+    return f"## Evaluation\n\nGate: **{verdict.decision}** ({verdict.reason})\n\n" + table(heads, rows)
 
 
 def _limits(product: Product, model: ModelManifest) -> str:
@@ -187,6 +187,7 @@ def _limits(product: Product, model: ModelManifest) -> str:
     return "\n".join(lines)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

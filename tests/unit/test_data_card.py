@@ -1,0 +1,78 @@
+"""What a data set's card tells a person and a program, and what it keeps to itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import Missing
+from data_contracts.manifests import DatasetManifest
+from pipelines.stages.release.data_card import find_set, write_data_card
+from tests.support.data import DataParts, product_of, run_line, simple_rows, write_contract
+from tests.support.line import SmallLine
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataParts, DatasetManifest]:
+    folder = tmp_path_factory.mktemp("card")
+    rows = [*simple_rows(40), simple_rows(1)[0], {"text": "mail me at someone@example.org please", "intent": "rare $1"}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    contract = write_contract(folder / "c.yaml", {"text": "string", "intent": "string"}, region="DE")
+    source = {"url": str(folder / "rows.jsonl"), "contract": contract}
+    product = product_of(folder, source | {"mapping": {"user": "{text}", "assistant": "{intent}"}})
+    parts = DataParts(folder / "home")
+    return parts, run_line(parts, product)["splits"][0]
+
+
+def test_the_page_tells_counts_reasons_terms_and_decisions(
+    made: tuple[DataParts, DatasetManifest], tmp_path: Path
+) -> None:
+    parts, splits = made
+    page = write_data_card(parts, splits.digest, tmp_path / "out").read_text()
+    for told in ("exact-duplicate 1", "EMAIL_ADDRESS 1", "collected in DE", "attribution", "gold 41", "rows: 41"):
+        assert told in page
+    assert [page.index(f"| {stage} |") for stage in ("raw", "contracted", "scrubbed", "splits")] == sorted(
+        page.index(f"| {stage} |") for stage in ("raw", "contracted", "scrubbed", "splits")
+    )
+    assert "| allow |" in page
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "card.md",
+        "croissant.json",
+        "labels.svg",
+        "lengths.svg",
+    }
+
+
+def test_the_card_names_labels_that_several_share_and_no_other_text(
+    made: tuple[DataParts, DatasetManifest], tmp_path: Path
+) -> None:
+    parts, splits = made
+    write_data_card(parts, splits.digest, tmp_path)
+    text = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "intent 3" in (tmp_path / "labels.svg").read_text()
+    assert "rare" not in text
+    assert "word3" not in text
+    assert "someone@" not in text
+
+
+def test_croissant_names_the_licences_and_every_field(made: tuple[DataParts, DatasetManifest], tmp_path: Path) -> None:
+    parts, splits = made
+    write_data_card(parts, splits.digest, tmp_path)
+    told = json.loads((tmp_path / "croissant.json").read_text())
+    assert told["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert told["license"] == ["https://spdx.org/licenses/CC-BY-4.0"]
+    assert told["identifier"] == splits.digest
+    (records,) = told["recordSet"]
+    assert [field["name"] for field in records["field"]] == ["name", "subject", "row"]
+    assert (parts.home / told["distribution"][0]["includes"]).parent.is_dir()
+
+
+def test_a_product_stands_for_what_it_last_trained_on(tmp_path: Path) -> None:
+    line = SmallLine(tmp_path)
+    with pytest.raises(Missing, match="small is neither"):
+        find_set(line.parts, "small")
+    line.candidate()
+    assert find_set(line.parts, "small") == line.splits.digest
+    assert find_set(line.parts, line.splits.digest[:20]) == line.splits.digest
+    with pytest.raises(Missing, match="neither"):
+        find_set(line.parts, "sha256:ffff")
