@@ -188,7 +188,7 @@ def ledger(line: SmallLine, statement: str) -> None:
 def test_a_ledger_entry_taken_away(place):
     line, release = place
     row = line.parts.datasets.names(line.raw.root)[0][0]
-    ledger(line, f"delete from entries where row = '{row}'")
+    ledger(line, f"delete from ledger where name = x'{hex_of(row)}'")
     found = broken(line, release.digest)
     assert set(found) == {"data set raw"}
     assert "no ledger entry" in found["data set raw"]
@@ -200,11 +200,22 @@ def test_a_ledger_entry_taken_away(place):
 )
 def test_a_ledger_entry_whose_terms_were_changed(place, old, new):
     line, release = place
-    row = line.parts.datasets.names(line.splits.root)[0][0]
-    ledger(line, f"update entries set entry = replace(entry, '{old}', '{new}') where row = '{row}'")
+    ledger(line, f"update origins set entry = replace(entry, '{old}', '{new}') where derived = 1")
     found = broken(line, release.digest)
     assert set(found) == {"data set splits"}
     assert "ledger" in found["data set splits"]
+
+
+@pytest.mark.parametrize(
+    "change", ["subject = 'somebody else'", "origin = (select origin from origins where entry like '%elsewhere%')"]
+)
+def test_a_row_put_down_to_another_person_or_source(place, change):
+    line, release = place
+    row = line.parts.datasets.names(line.splits.root)[0][0]
+    other = line.parts.ledger.entry(row).model_copy(update={"row": f"sha256:{'0' * 64}", "source": "elsewhere"})
+    line.parts.ledger.record([other])
+    ledger(line, f"update ledger set {change} where name = x'{hex_of(row)}'")
+    assert set(broken(line, release.digest)) == {"data set splits"}
 
 
 def test_erased_rows_are_erased_not_broken(place):
