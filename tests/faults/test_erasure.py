@@ -239,10 +239,10 @@ def test_a_step_at_work_meanwhile_writes_no_row_of_the_person(line, monkeypatch,
     for name in ("contracted", "ledgered", "scrubbed")[: 2 if at_work == "scrubbed" else 3]:
         manifest, _ = getattr(steps, name)(line.parts, line.product, manifest)
     assert traces_of(line.parts.home, "since May")
-    quick, exact = QuickAnalyzer.find, deduplicate._exact
+    quick, copies = QuickAnalyzer.find, deduplicate.copies
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(QuickAnalyzer, "find", lambda *given: line.erase() and quick(*given))
-        meanwhile.setattr(deduplicate, "_exact", lambda *given: line.erase() and exact(*given))
+        meanwhile.setattr(deduplicate, "copies", lambda *given: line.erase() and copies(*given))
         with pytest.raises(Refused, match="run the step again, which leaves"):
             getattr(steps, at_work)(line.parts, line.product, manifest)
     erased_whole(line)

@@ -180,7 +180,8 @@ def _records(
     """Named records, and the lines that are left out with nothing kept of them: what cannot be read, and what is about
     a person who was erased. Such a line belongs to its source, as its person is not known, or may not be known."""
     good = [record for record in records if not record.fault]
-    rows: list[Row] = [{"source": source.url, "contract": contract.digest, "values": record.values} for record in good]
+    digest = contract.digest
+    rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
     subjects = [_subject(parts, contract, row) for row in rows]
     erased = parts.keyring.erased(subjects)
     kept = named(parts, ((who, row) for who, row in zip(subjects, rows, strict=True) if who not in erased))
@@ -191,12 +192,6 @@ def _records(
         if who in erased
     ]
     lines: list[Row] = [{"source": source.url, "line": line} for line, _, _ in left_out]
-
-    bad = [record for record in records if record.fault]
-    digest = contract.digest
-    rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
-    kept = named(parts, ((_subject(parts, contract, row), row) for row in rows))
-    lines: list[Row] = [{"source": source.url, "line": record.line} for record in bad]
     unknown = parts.keyring.subject(f"unreadable:{source.url}")
     dropped = [
         Dropped(item, code, f"{source.url}, line {line} {why}")
