@@ -1,8 +1,11 @@
 """A table store in SQLite (default) or PostgreSQL, under the SQL that both read. Parameters are marked ``?``."""
 
+import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +67,9 @@ class PostgresDatabase:
 
     def __init__(self, url: str, tables: str) -> None:
         self._how, self._where = _connection(url)
+        self._lock = threading.Lock()
+        self._open: Any = None
+        self._process = 0
         with self.session() as session:
             session.query("select pg_advisory_xact_lock(?)", (_SCHEMA_LOCK,))
             for statement in filter(str.strip, tables.split(";")):
@@ -71,16 +77,40 @@ class PostgresDatabase:
 
     @contextmanager
     def session(self) -> Iterator["_PostgresSession"]:
+        """On a connection that is kept, since a new one costs more than a question; one session at a time."""
+        with self._lock:
+            connection = self._connected()
+            try:
+                yield _PostgresSession(connection)
+                connection.commit()
+            except BaseException:
+                _close(connection)  # in whatever state it is: the next session gets another
+                self._open = None
+                raise
+
+    def _connected(self) -> Any:
         from pg8000 import dbapi
 
         dbapi.paramstyle = "qmark"
+        if self._process == os.getpid() and self._open is not None:
+            try:
+                self._open.cursor().execute("select 1")
+                return self._open
+            except (dbapi.Error, OSError):
+                _close(self._open)  # the server was restarted, or it hung up
         try:
-            connection = dbapi.connect(**self._how)
+            self._open, self._process = dbapi.connect(**self._how), os.getpid()
         except (dbapi.InterfaceError, dbapi.DatabaseError) as error:
             raise Unavailable(f"PostgreSQL at {self._where} cannot be used: {error}; see ASSAY_LEDGER") from error
-        with closing(connection):
-            yield _PostgresSession(connection)
-            connection.commit()
+        weakref.finalize(self, _close, self._open)
+        return self._open
+
+
+def _close(connection: Any) -> None:
+    from pg8000 import dbapi
+
+    with suppress(dbapi.Error, OSError):
+        connection.close()
 
 
 class _PostgresSession:

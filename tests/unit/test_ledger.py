@@ -147,6 +147,17 @@ def test_an_error_in_the_middle_leaves_nothing(ledger: SqlLedger) -> None:
     assert ledger.sets() == []
 
 
+def test_a_server_that_hung_up_is_asked_again_on_a_new_connection(server: str, tmp_path: Path) -> None:
+    url = new_database(server)
+    ledger, other = open_ledger(url, tmp_path), open_ledger(url, tmp_path)
+    ledger.record([entry(1)])
+    with other.database.session() as session:
+        session.query(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
+        )
+    assert ledger.entry(row(1)) == entry(1)
+
+
 @pytest.mark.parametrize(
     "url",
     ["mysql://me@host/db", "postgresql://host/db", "postgresql://me@host", "postgresql://me:secret@host/db?pool=3"],
