@@ -46,8 +46,8 @@ def probe(suite: Suite, url: str, name: str, tokenizer: Path) -> Probed:
         )
         if done.returncode != 0:
             raise Unavailable(f"lm-eval failed on suite {suite.name}: ...{done.stderr.strip()[-600:]}")
-        lines = next((folder / "out").rglob("samples_*.jsonl")).read_text().splitlines()
-    samples = {sample["doc"]["id"]: sample for sample in map(json.loads, lines)}
+        lines = next((folder / "out").rglob("samples_*.jsonl")).read_text(encoding="utf-8")
+    samples = {sample["doc"]["id"]: sample for sample in map(json.loads, lines.removesuffix("\n").split("\n"))}
     return Probed(
         {item: {metric: float(sample[metric]) for metric in suite.metrics} for item, sample in samples.items()},
         {item: sample["filtered_resps"] for item, sample in samples.items()},

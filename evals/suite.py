@@ -129,7 +129,8 @@ def protected_texts(product: Product) -> dict[str, str]:
 
 def read_items(path: Path, kind: type[ItemT]) -> tuple[ItemT, ...]:
     items: dict[str, ItemT] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    # Not splitlines(): a text may hold U+2028, which that takes for the end of a line.
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             item = kind.model_validate_json(line)
         except ValidationError as error:

@@ -153,7 +153,8 @@ def test_a_server_that_hung_up_is_asked_again_on_a_new_connection(server: str, t
     ledger.record([entry(1)])
     with other.database.session() as session:
         session.query(
-            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where pid <> pg_backend_pid() and datname = current_database()"
         )
     assert ledger.entry(row(1)) == entry(1)
 

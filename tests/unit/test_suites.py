@@ -114,3 +114,10 @@ def test_the_protected_texts_are_those_of_the_products_suites():
     texts = protected_texts(load_product("billing-assistant"))
     assert texts["billing-tools/tools-001"].startswith("Just off a night shift")
     assert len(texts) == sum(len(suite.items()) for suite in SUITES)
+
+
+def test_an_item_may_hold_any_line_separator_of_unicode(tmp_path):
+    path = tmp_path / "items.jsonl"
+    item = CALLS[0].model_copy(update={"text": "one\u2028two\u0085three"})
+    path.write_text(f"{item.model_dump_json()}\n", encoding="utf-8")
+    assert [each.text for each in read_items(path, CallItem)] == ["one\u2028two\u0085three"]
