@@ -1,28 +1,18 @@
-"""``assay data ...``: questions to the ledger, and the data plane's tools on plain files.
-
-Each report on a file holds the counts and every dropped row.
-"""
+"""``assay data ...``: the data plane's tools on plain files. Each report holds the counts and every dropped row."""
 
 import os
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from data_contracts.errors import BadInput, Refused
-from pipelines.terminal import JsonFlag, console, show
-from pipelines.wiring import Line
+from data_contracts.errors import BadInput
+from pipelines import corpus_cli, ledger_cli
+from pipelines.stages.data.scrub_text import Operator
+from pipelines.terminal import InFile, OutFile, ReportFile, console, tell_counts, teller
 
-app = typer.Typer(no_args_is_help=True, help="The ledger's answers; the data plane's tools on plain files.")
+app = typer.Typer(no_args_is_help=True, help="The data plane's tools on plain files, and the ledger's answers.")
 
-InFile = Annotated[Path, typer.Option("--in", help="JSONL, CSV or Parquet file.")]
-OutFile = Annotated[Path, typer.Option("--out", help="JSONL file to write; it appears only when it is whole.")]
-ReportFile = Annotated[Path | None, typer.Option("--report", help="JSON file: in, out, and each dropped row with why.")]
 TextField = Annotated[str, typer.Option("--field", help="The field that holds the text.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Drop a line that cannot be read, with the reason, instead of stopping.")
@@ -44,101 +34,72 @@ def check(
 
     found = check_file(source, contract)
     write_report(report, found.payload())
-    _tell(found.rows_in, [drop["reason"] for drop in found.dropped])
+    tell_counts(found.rows_in, [drop["reason"] for drop in found.dropped])
     if found.dropped:
         raise typer.Exit(1)
 
 
 @app.command()
-def agreement(
+def scrub(
     source: InFile,
-    item_field: Annotated[str, typer.Option(help="The field that names what is rated; without it each row.")] = "",
-    rater_columns: Annotated[str, typer.Option(help="Fields that hold a label each, one a rater: a,b,c.")] = "",
-    rater_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that names its rater.")] = "",
-    label_field: Annotated[str, typer.Option(help="Where a row is one rating: the field that holds its label.")] = "",
-    tie: Annotated[str | None, typer.Option(help="The label that says that neither answer is better.")] = None,
-    order: Annotated[str, typer.Option(help="Labels from low to high, for an ordinal scale: 1,2,3,4,5.")] = "",
+    text_field: TextField,
+    out: OutFile,
     report: ReportFile = None,
+    operator: Annotated[
+        Operator,
+        typer.Option(
+            help="What stands for a finding: redact (<KIND>), mask (****), hash (keyed by ASSAY_SCRUB_KEY), or replace "
+            "(a made-up value, the same all over a row)."
+        ),
+    ] = Operator.REDACT,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind of entity; may be repeated.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Local processes. The output does not depend on it.")] = 1,
 ) -> None:
-    """How far raters agree: Krippendorff's alpha, what each rater did, and the rows they disagree on.
+    """Take personal data and secrets out of a field. Each row keeps its other fields and gets ``entities``: kind, place
+    in the input text, score. JSON in the field stays valid JSON.
 
-    Example: assay data agreement --in rows.jsonl --item-field id --rater-columns rater1,rater2,rater3
+    Example: assay data scrub --in rows.jsonl --field text --out clean.jsonl --report report.json
     """
-    from data_contracts.errors import BadInput
-    from pipelines.stages.data.agree import rate_file
     from pipelines.stages.data.plain import write_report
+    from pipelines.stages.data.scrub_file import ScrubWork, scrub_file
+    from resources.batch_engine import LocalBatchEngine
+    from resources.pii import PresidioAnalyzer
 
-    if bool(rater_columns) == bool(item_field and rater_field and label_field):
-        raise BadInput("give either --rater-columns, or --item-field, --rater-field and --label-field")
-    found = rate_file(source, item_field, _words(rater_columns), rater_field, label_field, tie, _words(order))
-    write_report(report, found)
-    alpha = found["alpha"]
-    console.print(
-        f"alpha {alpha['alpha']:.3f} ({found['level']}, 95% interval {alpha['low']:.3f} to {alpha['high']:.3f}; "
-        f"{alpha['items']} items with two ratings or more, {alpha['raters']} raters)"
-    )
-    for rater, said in found["raters"].items():
-        agrees = "nobody to compare with" if said["agrees"] is None else f"agrees with the others {said['agrees']:.3f}"
-        shares = ", ".join(f"{label} {share:.3f}" for label, share in said["shares"].items())
-        warned = "; gives one label only" if said["one_sided"] else ""
-        console.print(f"  {rater}: {said['rated']} rated, {agrees}; {shares}{warned}")
-    console.print(f"{len(found['disagreements'])} rows are not rated alike")
-    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
-
-
-def _words(listed: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in listed.split(",") if word.strip())
+    key = os.environ.get("ASSAY_SCRUB_KEY", "").encode()
+    if operator is Operator.HASH and not key:
+        raise BadInput("--operator hash needs a key: set ASSAY_SCRUB_KEY, and keep it if hashes must match later ones")
+    work = ScrubWork(PresidioAnalyzer(), operator, dict.fromkeys(kind, 0.0) if kind else None, key)
+    done = scrub_file(source, text_field, out, LocalBatchEngine(workers), work, tell=teller())
+    write_report(report, done.payload())
+    tell_counts(done.rows_in, [])
+    for name, count in done.entities.most_common():
+        console.print(f"  {count:>7}  {name}")
 
 
 @app.command()
-def synthesize(
-    plan: Annotated[Path, typer.Option(help="YAML: intents with seeds, lengths, languages, teacher, tools.")],
-    target: OutFile,
-    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible server, up to /v1.")],
-    report: ReportFile = None,
-    model: Annotated[str, typer.Option(help="Name by which the endpoint knows the plan's teacher, if another.")] = "",
-    api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = "",
-    refuse_pii: Annotated[
-        bool, typer.Option("--refuse-pii", help="Drop rows in which personal data is found.")
-    ] = False,
+def certify(
+    labelled: Annotated[Path, typer.Option(help="JSONL of {text, spans: [{entity_type, start, end}]}.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file: precision, recall and F2 by entity.")] = None,
 ) -> None:
-    """Let a teacher model write rows, by intent, length and language; keep those that pass every check.
+    """Measure on labelled text how much personal data the detector finds.
 
-    Its answers are kept beside the output (OUT.answers): after a crash only what is missing is asked again.
-
-    Example: assay data synthesize --plan pipelines/synthesis/billing-support.yaml --endpoint URL --out rows.jsonl
+    Example: assay data certify --labelled labelled.jsonl --out certificate.json
     """
-    from pipelines.stages.data.plain import whole_file, write_report, write_row
-    from pipelines.stages.data.synthesize import synthesize
-    from pipelines.stages.data.synthetic.answer_file import AnswerFile
-    from pipelines.stages.data.synthetic.plan import load_plan
-    from pipelines.wiring import Line
-    from resources.language import LangidDetector
-    from resources.openai_endpoint import OpenAiEndpoint
+    from rich.table import Table
 
-    asked, server = load_plan(plan), OpenAiEndpoint(endpoint, _key(api_key_env))
-    pii = Line().pii if refuse_pii else None
-    with AnswerFile(target.with_name(f"{target.name}.answers")) as answers:
-        served = model or asked.teacher.model
-        made = synthesize(asked, served, server, LangidDetector(), answers, pii, _answered)
-    write_report(report, made.payload())
-    _tell(len(made.rows) + len(made.report.dropped), [drop["reason"] for drop in made.report.dropped])
-    if not made.rows:
-        raise Refused(f"no row of plan {asked.name} passed the checks: nothing is written to {target}")
-    with whole_file(target) as handle:
-        for row in made.rows:
-            write_row(handle, row)
+    from pipelines.stages.data.certificate import certify as measured
+    from pipelines.stages.data.certificate import read_labelled
+    from pipelines.stages.data.plain import write_report
+    from resources.pii import PresidioAnalyzer
 
-
-def _key(variable: str) -> str | None:
-    if variable and not os.environ.get(variable):
-        raise BadInput(f"--api-key-env {variable}: the environment variable is not set; set it to the endpoint's key")
-    return os.environ[variable] if variable else None
-
-
-def _answered(done: int, total: int) -> None:
-    if done % max(1, total // 20) == 0 or done == total:
-        print(f"{done} of {total} requests answered", file=sys.stderr)
+    certificate = measured(read_labelled(labelled), PresidioAnalyzer())
+    write_report(out, certificate.payload())
+    table = Table("entity", "spans", "precision", "recall (95 %)", "F2")
+    for kind, score in [*certificate.entities.items(), ("overall", certificate.overall)]:
+        precision, f2 = (f"{value:.3f}" if value is not None else "-" for value in (score.precision, score.f2))
+        interval = f"{score.recall.estimate:.3f} ({score.recall.low:.3f} to {score.recall.high:.3f})"
+        table.add_row(kind, str(score.spans), precision, interval, f2)
+    console.print(table)
 
 
 @app.command()
@@ -164,7 +125,7 @@ def deduplicate(
 
     rank = Rank(tier_field, date_field)
     found = deduplicate_file(source, field, target, report, threshold, rank, skip_bad)
-    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
+    tell_counts(found["in"], [drop["reason"] for drop in found["dropped"]])
 
 
 @app.command()
@@ -196,88 +157,9 @@ def decontaminate(
 
     embedder = SentenceEmbedder(embedding_model) if semantic else None
     files = (source, field, against, against_field, target, report)
-    found = decontaminate_file(*files, embedder, similarity, skip_bad, _progress())
-    _tell(found["in"], [drop["reason"] for drop in found["dropped"]])
+    found = decontaminate_file(*files, embedder, similarity, skip_bad, teller())
+    tell_counts(found["in"], [drop["reason"] for drop in found["dropped"]])
 
 
-def _progress() -> Callable[[int], None]:
-    """Tells on stderr, every ten seconds, how many rows are done."""
-    told = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= 10:
-            told = time.monotonic()
-            print(f"{done} rows done", file=sys.stderr, flush=True)
-
-    return tell
-
-
-@app.command()
-def who(
-    subject: Annotated[str, typer.Option(help="A person, as the column of the contract's subject key names them.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Which rows are about a person, and the data sets, checkpoints, releases and routes that they went into.
-
-    Example: assay data who --subject "Maria Keller"
-    """
-    from pipelines.stages.release.trace import trace_subject
-
-    found = trace_subject(Line(), subject)
-    if as_json:
-        show(found.payload())
-        return
-    state = ", erased" if found.erased else ""
-    made = len(found.rows) - found.records
-    console.print(f"subject {found.subject}{state}: {found.records} records, {made} rows made from them")
-    for source in found.sources:
-        console.print(f"  source      {source}")
-    for stage in found.data:
-        console.print(f"  data set    {stage.data_set}  {stage.product} {stage.stage}")
-    for checkpoint in found.checkpoints:
-        console.print(f"  checkpoint  {checkpoint}")
-    for use in found.releases:
-        console.print(f"  release     {use.release}  {', '.join(use.routes) or 'not live'}")
-
-
-@app.command()
-def expiring(
-    before: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="A day: what may no longer be learned from on it.")
-    ],
-    as_json: JsonFlag = False,
-) -> None:
-    """Rows whose retention has passed or passes before a day, by source and contract, soonest first.
-
-    Example: assay data expiring --before 2031-01-01
-    """
-    found = Line().ledger.expiring(before.date())
-    if as_json:
-        show([each.payload() for each in found])
-        return
-    for each in found:
-        console.print(f"{each.retain_until}  {each.records:>9} records, {each.derived} made from them  {each.source}")
-    if not found:
-        console.print(f"nothing expires before {before.date()}")
-
-
-@app.command()
-def card(
-    data_set: Annotated[str, typer.Argument(help="sha256:... of a data set, or a product: what it last trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the card to.")] = Path("data-card"),
-) -> None:
-    """Write a data set's card: card.md with plots, and Croissant metadata. Counts, terms and decisions, no row text.
-
-    Example: assay data card billing-assistant --out data-card
-    """
-    from pipelines.stages.release.data_card import find_set, write_data_card
-
-    line = Line()
-    console.print(f"written: {write_data_card(line, find_set(line, data_set), out)}")
-
-
-def _tell(rows_in: int, reasons: list[str]) -> None:
-    console.print(f"{rows_in} rows in, {rows_in - len(reasons)} out, {len(reasons)} dropped")
-    for reason, count in Counter(reasons).most_common(20):
-        console.print(f"  {count:>7}  {reason}")
+app.add_typer(corpus_cli.app)
+app.add_typer(ledger_cli.app)

@@ -1,6 +1,11 @@
 """What the commands share: options that several take, and how they print."""
 
 import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,3 +19,28 @@ ProductName = Annotated[str, typer.Argument(help="A product: the name of a file 
 
 def show(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+InFile = Annotated[Path, typer.Option("--in", help="JSONL, CSV or Parquet file.")]
+OutFile = Annotated[Path, typer.Option("--out", help="JSONL file to write; it appears only when it is whole.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="JSON file: in, out, and each dropped row with why.")]
+
+
+def tell_counts(rows_in: int, reasons: list[str]) -> None:
+    """Rows in and out, and the commonest reasons of those that were dropped."""
+    console.print(f"{rows_in} rows in, {rows_in - len(reasons)} out, {len(reasons)} dropped")
+    for reason, count in Counter(reasons).most_common(20):
+        console.print(f"  {count:>7}  {reason}")
+
+
+def teller() -> Callable[[int], None]:
+    """Tells on stderr, every ten seconds, how many rows are done."""
+    told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 10:
+            told = time.monotonic()
+            print(f"{done} rows done", file=sys.stderr, flush=True)
+
+    return tell

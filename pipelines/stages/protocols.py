@@ -1,10 +1,10 @@
 """What the stages need of the outside world. `resources` implements each; tests hand in fakes."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Row = dict[str, Any]
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
 ROWS_LOCK = "rows"
@@ -124,11 +126,13 @@ class Ledger(Protocol):
 
 
 class Finding(NamedTuple):
-    """A personal datum or a secret in a text: where it lies and of which kind (``EMAIL_ADDRESS``, ``SECRET``, ...)."""
+    """A personal datum or a secret in a text: where it lies, of which kind (``EMAIL_ADDRESS``, ``SECRET``, ...), and
+    how sure its recogniser is, in (0, 1]."""
 
     start: int
     end: int
     kind: str
+    score: float = 1.0
 
 
 class PiiAnalyzer(Protocol):
@@ -139,8 +143,18 @@ class PiiAnalyzer(Protocol):
         """Names model and recognisers: another one makes another data set."""
         ...
 
-    def find(self, texts: Sequence[str]) -> list[list[Finding]]:
-        """Findings of each text, in order and without overlaps."""
+    def find(self, texts: Sequence[str], least: Mapping[str, float] | None = None) -> list[list[Finding]]:
+        """Findings of each text, in order and without overlaps; with ``least``, only of those kinds, each from its
+        score on."""
+        ...
+
+
+class BatchEngine(Protocol):
+    """Row work in batches, on one process or many; the results do not depend on which."""
+
+    def map(self, work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
+        """``work`` of each batch, in order, reading only a few batches ahead. ``work`` is picklable. Raises
+        `Unavailable` when a worker dies."""
         ...
 
 

@@ -5,7 +5,7 @@ E-mail lies in example domains (RFC 2606), addresses in documentation networks (
 tool call that names them stays right.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 _FIRST_NAMES = "Ada Bruno Carla Dmitri Elena Farid Greta Hugo Imani Jonas Keiko Lars Mira Nadia Oscar Priya Rosa Tomas"
 _LAST_NAMES = "Alder Birch Castell Drummond Ellery Fairfax Garnett Holloway Iverson Kessler Lindqvist Marlowe Norwood"
@@ -31,6 +31,15 @@ def stand_ins(kind: str, original: str, start: int) -> Iterator[str]:
         value = substitute(kind, original, number)
         if value.casefold() != original.casefold():
             yield value
+
+
+def assign(values: Mapping[str, str], held: str, start: int) -> dict[str, str]:
+    """Original -> stand-in for each value (original -> kind), all different and none in ``held`` (casefolded text)."""
+    chosen: dict[str, str] = {}
+    for number, (value, kind) in enumerate(sorted(values.items())):
+        free = (each for each in stand_ins(kind, value, start + number) if each.casefold() not in held)
+        chosen[value] = next((each for each in free if each not in chosen.values()), f"REMOVED-{number}")
+    return chosen
 
 
 def _pick(words: str, number: int) -> str:
@@ -100,6 +109,18 @@ def _url(kind: str, original: str, number: int) -> str:
     return f"https://example.org/removed/{number % 10_000}"
 
 
+def _organisation(kind: str, original: str, number: int) -> str:
+    return f"{_pick(_LAST_NAMES, number)} & {_pick(_LAST_NAMES, number // 13 + 1)} Ltd"
+
+
+def _date(kind: str, original: str, number: int) -> str:
+    return f"2001-{number % 12 + 1:02}-{number // 12 % 28 + 1:02}"
+
+
+def _age(kind: str, original: str, number: int) -> str:
+    return str(20 + number % 60)
+
+
 def _plain(kind: str, original: str, number: int) -> str:
     return f"REMOVED-{kind.replace('_', '-')}-{number % 10_000}"
 
@@ -115,4 +136,8 @@ _KINDS: dict[str, Callable[[str, str, int], str]] = {
     "IP_ADDRESS": _ip,
     "US_SSN": _ssn,
     "URL_SECRET": _url,
+    "URL": _url,
+    "ORGANIZATION": _organisation,
+    "DATE_TIME": _date,
+    "AGE": _age,
 }
