@@ -50,6 +50,11 @@ def test_a_good_row_passes(intent: str, answer: object) -> None:
         ("open-invoice", GOOD | {"answer": CALL | {"tool": "delete_invoice"}}, "schema"),
         ("open-invoice", GOOD | {"answer": CALL | {"arguments": {}}}, "schema"),
         ("open-invoice", GOOD | {"question": "Show me\0 INV-3104 please now."}, "schema"),
+        (
+            "open-invoice",
+            '{"question": "Show me \x1a INV-3104 please now.", "answer": ' + json.dumps(CALL) + "}",
+            "schema",
+        ),
         ("open-invoice", GOOD | {"question": "Show me \ud800 INV-3104 please now."}, "schema"),
         ("open-invoice", GOOD | {"question": " ?! "}, "empty"),
         ("prices", SPOKEN | {"answer": words_of("...")}, "empty"),

@@ -12,6 +12,9 @@ from pipelines.stages.data.synthetic.plan import Plan
 from pipelines.stages.data.synthetic.requests import Request
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES, execute
 
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Characters that no text may hold: control characters, halves of characters."""
+
 
 class Completion(NamedTuple):
     """What an endpoint answered, and why it stopped there (``stop``, ``length``, ...)."""
@@ -57,7 +60,8 @@ def read(plan: Plan, request: Request, completion: Completion) -> Draft | Fault:
     if completion.finish != "stop":
         return Fault("withheld", "the teacher declined to answer")
     try:
-        row = json.loads(completion.text)
+        # vLLM's grammar lets raw control characters into texts of bounded length: they are told apart below.
+        row = json.loads(completion.text, strict=False)
     except (ValueError, RecursionError):
         return Fault("not-json", "the answer is not JSON; does the endpoint support response_format json_schema?")
     match row:
@@ -72,7 +76,7 @@ def read(plan: Plan, request: Request, completion: Completion) -> Draft | Fault:
             return Fault("schema", "the answer is not an object of question and answer in their declared types")
     if not words(draft.question) or not (draft.tool or words(draft.said)):
         return Fault("empty", "the question or the answer holds no word")
-    if "\0" in completion.text or "\\u0000" in completion.text or re.search(r"[\ud800-\udfff]", "".join(draft[:3])):
+    if any(_UNFIT.search(text) for text in (draft.question, draft.said, *draft.arguments.values())):
         return Fault("schema", "the answer holds characters that no text may hold")
     return draft
 
