@@ -63,16 +63,25 @@ class PurposeRule(Frozen):
         return self
 
 
+class PiiRule(Frozen):
+    """``labelled`` is a file of text whose personal data is marked (a path that starts at the repository); of each kind
+    in ``min_recall`` the line must find at least that share there, or it stops."""
+
+    labelled: str
+    min_recall: dict[str, Share] = Field(min_length=1)
+
+
 class DataPolicy(Frozen):
     """``tier_weights`` is the share of a tier's rows that the mixture keeps; ``max_toxicity`` the highest score, from 0
     to 1, of an answer to learn (no filter where it is left out); ``preferences`` what is demanded of the raters of
-    preference pairs."""
+    preference pairs; ``pii`` what the detector of personal data must be seen to find."""
 
     name: str
     purposes: dict[Purpose, PurposeRule] = Field(min_length=1)
     tier_weights: dict[Tier, float] = {"gold": 1.0, "silver": 1.0, "bronze": 1.0}
     max_toxicity: float | None = Field(default=None, gt=0, le=1)
     preferences: PreferenceRule | None = None
+    pii: PiiRule | None = None
 
     @field_validator("tier_weights")
     @classmethod

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from pipelines.recipes.product import ROOT
-from pipelines.stages.data.certificate import certify, read_labelled
+from data_contracts.policy import load_policy
+from pipelines.recipes.product import ROOT, load_product
+from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.scrub import REPLACED
 from resources.pii import PresidioAnalyzer
 from tests.support import pii_rows
@@ -136,3 +137,10 @@ def test_recall_and_precision_on_labelled_text_stay_where_they_were_measured(ana
     for kind in ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN"):
         assert measured.entities[kind].recall.estimate >= 0.95
     assert measured.entities["PERSON"].recall.estimate >= 0.85
+
+
+def test_the_detector_finds_what_the_demos_policy_demands(analyzer: PresidioAnalyzer) -> None:
+    product = load_product("billing-assistant")
+    rule = load_policy(product.file("data_policy", product.data_policy)).pii
+    assert rule is not None
+    require(certify(read_labelled(ROOT / rule.labelled), analyzer, REPLACED), rule)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.errors import BadInput
-from pipelines.stages.data.certificate import Labelled, measure, read_labelled
+from data_contracts.errors import BadInput, Refused
+from data_contracts.policy import PiiRule
+from pipelines.stages.data.certificate import Labelled, measure, read_labelled, require
 from pipelines.stages.protocols import Finding
 
 TEXT = "Ann from Bern, 9 Oak Lane"
@@ -51,3 +52,12 @@ def test_the_names_of_presidio_research_are_read(tmp_path: Path) -> None:
     span = {"entity_type": "PERSON", "entity_value": "Ann", "start_position": 0, "end_position": 3}
     (tmp_path / "l.jsonl").write_text(json.dumps({"full_text": "Ann", "spans": [span]}))
     assert read_labelled(tmp_path / "l.jsonl") == [Labelled("Ann", (Finding(0, 3, "PERSON"),))]
+
+
+def test_a_policy_blocks_a_detector_that_finds_too_little_and_says_how_little() -> None:
+    half = measure([LABELS], [[Finding(0, 3, "PERSON"), Finding(9, 11, "LOCATION")]], "detector")
+    require(half, PiiRule(labelled="l.jsonl", min_recall={"PERSON": 1.0, "GPE": 0.5}))
+    with pytest.raises(Refused, match=r"finds 0\.500 of GPE in l\.jsonl \(95 % interval .*, n=1\), .* demands 0\.9"):
+        require(half, PiiRule(labelled="l.jsonl", min_recall={"GPE": 0.9}))
+    with pytest.raises(Refused, match="labels no IBAN_CODE"):
+        require(half, PiiRule(labelled="l.jsonl", min_recall={"IBAN_CODE": 0.9}))

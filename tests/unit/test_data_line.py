@@ -3,9 +3,11 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from data_contracts.records import NO_TOOL
 from evals.suite import protected_texts
@@ -103,6 +105,19 @@ def test_scrubbed_rows_hold_no_address_of_a_persona_and_counts_say_how_many(line
     assert len(found) > 80
     assert not found & set(re.findall(r"[\w.]+@[\w.]+\w", after))
     assert done["scrubbed"][0].facts["entities"]["EMAIL_ADDRESS"] >= len(found)  # type: ignore[index,call-overload,operator]
+
+
+def test_the_detectors_certificate_stays_with_the_rows_it_scrubbed(line: tuple[DataParts, Done]) -> None:
+    _, done = line
+    certificate = done["scrubbed"][0].facts["certificate"]
+    assert certificate["detector"] == "quick"  # type: ignore[index,call-overload]
+    assert certificate["entities"]["CREDIT_CARD"]["recall"]["estimate"] == 1  # type: ignore[index,call-overload]
+
+
+def test_a_detector_that_finds_too_little_scrubs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.data.by_heart", dict)
+    with pytest.raises(Refused, match=r"finds 0\.000 of CREDIT_CARD in data_contracts/labelled/billing\.jsonl"):
+        run_line(DataParts(tmp_path), billing())
 
 
 def test_no_person_and_no_template_lies_in_two_splits(line: tuple[DataParts, Done]) -> None:

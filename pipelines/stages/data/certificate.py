@@ -5,12 +5,13 @@ are found under its kind; the interval (Wilson) is over spans, since the charact
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_contracts.errors import BadInput
+from data_contracts.errors import BadInput, Refused
+from data_contracts.policy import PiiRule
 from evals.stats import Interval, Score, wilson
 from pipelines.stages.data.plain import rows, text_of
 from pipelines.stages.protocols import Finding, PiiAnalyzer
@@ -76,8 +77,26 @@ def read_labelled(path: Path) -> list[Labelled]:
     return labelled
 
 
-def certify(labelled: Sequence[Labelled], analyzer: PiiAnalyzer) -> Certificate:
-    return measure(labelled, analyzer.find([each.text for each in labelled]), analyzer.identity)
+def certify(
+    labelled: Sequence[Labelled], analyzer: PiiAnalyzer, least: Mapping[str, float] | None = None
+) -> Certificate:
+    """Measure a detector, or, with ``least``, only those of its kinds and scores."""
+    return measure(labelled, analyzer.find([each.text for each in labelled], least), analyzer.identity)
+
+
+def require(certificate: Certificate, rule: PiiRule) -> None:
+    """Raises `Refused` naming the first kind of which too little is found, or which is not labelled at all."""
+    for kind, least in rule.min_recall.items():
+        score = certificate.entities.get(kind)
+        if score is None:
+            raise Refused(f"{rule.labelled} labels no {kind}, of which the data policy demands a recall: label some")
+        if score.recall.estimate < least:
+            low, high = score.recall.low, score.recall.high
+            raise Refused(
+                f"the detector finds {score.recall.estimate:.3f} of {kind} in {rule.labelled} (95 % interval {low:.3f} "
+                f"to {high:.3f}, n={score.spans}), the data policy demands {least:g}: better the recogniser "
+                "(resources/pii_patterns.py), or change min_recall and answer for it"
+            )
 
 
 def measure(labelled: Sequence[Labelled], findings: Sequence[Sequence[Finding]], detector: str) -> Certificate:

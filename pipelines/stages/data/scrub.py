@@ -4,11 +4,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from data_contracts.digests import hex_of
+from data_contracts.digests import hex_of, sha256_file
+from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
-from pipelines.recipes.product import Product
+from data_contracts.policy import PiiRule, load_policy
+from pipelines.recipes.product import ROOT, Product
+from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.rows import Outcome, content, derive, load, step
 from pipelines.stages.data.substitutes import assign
 from pipelines.stages.protocols import Finding, Parts, Row
@@ -23,9 +27,13 @@ nationalities, organisations and plain URLs are seldom personal alone, and rows 
 
 
 def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple[DatasetManifest, bool]:
-    """Rows without personal data; a replaced value keeps its slot, in the text and in the JSON of a tool call alike."""
+    """Rows without personal data; a replaced value keeps its slot, in the text and in the JSON of a tool call alike.
+    Where the policy demands it, the detector is measured first, and the certificate stays with the data set. Raises
+    `Refused` when it finds too little."""
+    rule = load_policy(product.file("data_policy", product.data_policy)).pii
 
     def work() -> Outcome:
+        certificate = _certificate(parts, rule) if rule else None
         items = load(parts, ledgered)
         found = parts.pii.find([_SEPARATOR.join(_texts(item.row)) for item in items], REPLACED)
         kinds: Counter[str] = Counter()
@@ -36,11 +44,31 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
             kinds.update(values.values())
             touched += bool(values)
             rows.append(scrub(item.row, values) | {"record": item.row["record"], "group": item.row["group"]})
-        facts = {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched}
+        facts = {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched, "certificate": certificate}
         return Outcome(derive(parts, items, rows), facts=facts)
 
-    modules = ["pipelines.stages.data.scrub", "pipelines.stages.data.substitutes"]
-    return step(parts, product, "scrubbed", modules, {"analyzer": parts.pii.identity}, [ledgered], work)
+    modules = [
+        "pipelines.stages.data.scrub",
+        "pipelines.stages.data.substitutes",
+        "pipelines.stages.data.certificate",
+    ]
+    config: dict[str, Any] = {"analyzer": parts.pii.identity, "rule": rule.payload() if rule else None}
+    config["labelled"] = sha256_file(_labelled(rule)) if rule else None
+    return step(parts, product, "scrubbed", modules, config, [ledgered], work)
+
+
+def _certificate(parts: Parts, rule: PiiRule) -> dict[str, Any]:
+    """What the detector finds of the kinds that are replaced here, as figures."""
+    measured = certify(read_labelled(_labelled(rule)), parts.pii, REPLACED)
+    require(measured, rule)
+    return measured.payload()
+
+
+def _labelled(rule: PiiRule) -> Path:
+    path = ROOT / rule.labelled
+    if not path.is_file():
+        raise BadInput(f"the data policy's labelled text is not at {path}: correct pii.labelled")
+    return path
 
 
 def scrub(row: Row, values: dict[str, str]) -> Row:
