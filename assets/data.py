@@ -52,7 +52,7 @@ def ledger(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], cont
 
 @data_asset(ins={"ledger": FROM_DATA}, kinds={"presidio", "parquet"})
 def scrubbed(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], ledger: DatasetManifest) -> Result:
-    """Rows without personal data and secrets: found by Presidio and patterns, replaced by typed placeholders."""
+    """Rows without personal data and secrets: found by Presidio and patterns, replaced by made-up values."""
     return shown(steps.scrubbed(line, line.product(context.partition_key), ledger))
 
 
@@ -72,7 +72,7 @@ def decontaminated(
 
 @data_asset(ins={"decontaminated": FROM_DATA}, kinds={"python", "parquet"})
 def mixture(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], decontaminated: DatasetManifest) -> Result:
-    """Rows weighted and capped by the data policy: human floor, synthetic depth, licences."""
+    """Rows kept by retention, weights, shares and human floor, whose answers do not offend."""
     return shown(steps.mixture(line, line.product(context.partition_key), decontaminated))
 
 

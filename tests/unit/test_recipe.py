@@ -41,7 +41,7 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "section", "words"),
     [
-        ({"eval_every": 7}, "sft", "eval_every 7 must divide steps 200"),
+        ({"eval_every": 7}, "sft", "eval_every 7 must divide steps 240"),
         ({"method": "full"}, "", "must be null for full"),
         ({"lora": None}, "", "lora is needed"),
         ({"loss_type": ["orpo"]}, "preference", r"preference\.loss_type\.0"),

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 FAMILIES = 22
 """Each tool is asked for in so many ways; the other questions are dealt to the same families."""
-KINDS = {"call": 48, "not_offered": 12, "off_topic": 14, "questions": 12, "refused": 14}
+KINDS = {"call": 54, "not_offered": 10, "off_topic": 12, "questions": 11, "refused": 13}
 """What a customer wants, and how often in a hundred times."""
 
 GOLDEN = "Just off a night shift and trying to sort my paperwork. Could you pull up INV-2207 for me?"
