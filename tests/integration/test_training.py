@@ -143,10 +143,11 @@ def _product(tmp_path: Path, recipe: Recipe) -> Product:
 
 def _dataset(line: Line, stage: str) -> DatasetManifest:
     digest = sha256_bytes(stage.encode())
+    names = [sha256_bytes(f"{stage} {number}".encode()) for number in range(10)]
     manifest = DatasetManifest(
         product="billing-assistant",
         stage=stage,
-        root=digest,
+        root=line.datasets.write((name, "somebody", {}) for name in names),
         counts=Counts(rows_in=10, rows_out=10),
         parts={"train": digest, "validation": digest},
         synthetic_share=1.0 if stage == "splits" else 0.5,
@@ -226,6 +227,7 @@ def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) 
     other = Line(Settings(home=tmp_path / "other", trust_root=tmp_path / "trust"))
     again, _ = steps.base(other, product, str(tmp_path / "tiny"))
     assert again == base
+    assert _dataset(other, "splits") == splits
     uninterrupted, _ = steps.sft(other, product, again, splits, InProcessOfItsOwn())
     assert uninterrupted == resumed
 
