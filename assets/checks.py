@@ -37,8 +37,8 @@ def leak_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     )
     def leak_free(line: dg.ResourceParam[Line], manifest: DatasetManifest) -> dg.AssetCheckResult:
         subjects: dict[str, set[str]] = {split: set() for split in manifest.parts}
-        for _, subject, row in line.datasets.read(manifest.root):
-            subjects[row["split"]].add(subject)
+        for item in line.datasets.read(manifest.root):
+            subjects[item.row["split"]].add(item.subject)
         shared = subjects["train"] & subjects["validation"]
         return dg.AssetCheckResult(
             passed=not shared,

@@ -21,15 +21,19 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from data_contracts.digests import Digest, sha256_bytes
-from data_contracts.ledger import LedgerEntry
+from data_contracts.digests import Digest, LinesDigest, sha256_bytes
+from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import Counts, DatasetManifest
 from pipelines.recipes.product import load_product
-from pipelines.stages.data import decontaminate, deduplicate, ingest, integrity, mix, rows, scrub, split, steps
+from pipelines.stages.data import item, mix, rows, split, steps
+from pipelines.stages.data.item import Item
 from pipelines.stages.release.trace import trace, trace_subject
 from pipelines.wiring import Line, Settings
+from resources import dataset_store
 from resources.dataset_store import ParquetDatasetStore
+from resources.keyring import SqliteKeyring
 from resources.ledger import SqlLedger
+from tests.support.data import ORIGIN
 from tests.support.postgres import new_database, postgres
 
 PRODUCT = Path(__file__).parent / "real" / "banking77.yaml"
@@ -43,9 +47,7 @@ def name(kind: str, number: int) -> Digest:
 def entries(records: int, subject: Callable[[str], str]) -> Iterator[LedgerEntry]:
     """Twenty sources; every second has a last day, one after the other."""
     some = [
-        LedgerEntry(
-            row=name("record", 0),
-            subject="",
+        Origin(
             source=f"s3://bucket/source-{source}.jsonl",
             source_digest=name("source", source),
             contract=name("contract", source),
@@ -58,15 +60,13 @@ def entries(records: int, subject: Callable[[str], str]) -> Iterator[LedgerEntry
         for source in range(20)
     ]
     for number in range(records):
-        origin = {"row": name("record", number), "subject": subject(f"subject:person {number // 10}")}
-        yield some[number % 20].model_copy(update=origin)
-        yield some[number % 20].model_copy(
-            update=origin | {"row": name("row", number), "parents": (name("record", number),)}
-        )
+        who, origin = subject(f"subject:person {number // 10}"), some[number % 20]
+        yield LedgerEntry(row=name("record", number), subject=who, origin=origin)
+        yield LedgerEntry(row=name("row", number), subject=who, origin=origin, parents=(name("record", number),))
 
 
 def data_set(line: Line, stage: str, kind: str, count: int, inputs: tuple[Digest, ...]) -> DatasetManifest:
-    root = line.datasets.write((name(kind, number), "s", {}) for number in range(count))
+    root = line.datasets.write(Item(name(kind, number), "s", ORIGIN, "{}") for number in range(count)).root
     manifest = DatasetManifest(
         product="bench",
         stage=stage,
@@ -151,15 +151,18 @@ class Clock:
 def share(folder: Path) -> None:
     """Where the line spends its time: what is wrapped here, and the whole."""
     clock = Clock()
-    for module in (rows, deduplicate, decontaminate, ingest, mix, scrub, split):
-        for function in ("named", "merkle_root", "ledger_root", "content", "draw"):
+    for module in (rows, item, dataset_store, mix, split):
+        for function in ("canonical_json", "row_name", "merkle_root", "ledger_digest", "draw", "sha256_bytes"):
             if hasattr(module, function):
-                setattr(module, function, clock.wrap("names and roots", getattr(module, function)))
-    rows.checked = clock.wrap("checks of what is read", integrity.checked)
-    for method in ("record", "entries", "missing", "record_set"):
-        setattr(SqlLedger, method, clock.wrap("ledger", getattr(SqlLedger, method)))
-    for method in ("write", "read", "quarantine"):
-        setattr(ParquetDatasetStore, method, clock.wrap("rows to and from disk", getattr(ParquetDatasetStore, method)))
+                setattr(module, function, clock.wrap("names and digests", getattr(module, function)))
+    LinesDigest.add = clock.wrap("names and digests", LinesDigest.add)
+    for where, title, methods in (
+        (ParquetDatasetStore, "check of what is read", ("content", "names")),
+        (SqliteKeyring, "subjects' keys", ("keys", "known", "erased")),
+        (SqlLedger, "ledger", ("record", "entries", "record_set")),
+    ):
+        for method in methods:
+            setattr(where, method, clock.wrap(title, getattr(where, method)))
     os.environ["ASSAY_DATA"] = str(folder.resolve())
     product = load_product(str(PRODUCT))
     product = product.model_copy(update={"sources": product.sources[:1]})

@@ -11,9 +11,10 @@ from evals.stats import Score, wilson
 from pipelines.recipes.mapping import Transcripts
 from pipelines.recipes.product import Source
 from pipelines.stages.data.convert import convert
-from pipelines.stages.data.rows import Item
+from pipelines.stages.data.item import Dropped
 from pipelines.stages.data.unfit import without_unfit
 from resources.pii import PresidioAnalyzer
+from tests.support.data import item
 
 
 def main() -> None:
@@ -39,17 +40,17 @@ def pairs(path: Path) -> None:
         mapping=Transcripts(chosen_transcript="chosen", rejected_transcript="rejected"),
     )
     items, swapped = [], []
-    for number, row in enumerate(rows(path)):
+    for row in rows(path):
         try:
             made = convert(source, row)
         except ValueError:
             continue
-        name, pair = f"sha256:{number:064}", made["pair"]
-        items.append(Item(name, "", made))
-        swapped.append(Item(name, "", made | {"pair": pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}}))
+        pair = made["pair"]
+        items.append(item(made))
+        swapped.append(item(made | {"pair": pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}}))
     for order, these in (("as they are", items), ("sides swapped", swapped)):
-        _, dropped = without_unfit(PresidioAnalyzer(), these)
-        print(f"{path.name}, {order}: {len(these)} pairs, dropped {dict(Counter(drop.code for drop in dropped))}")
+        codes = Counter(each.code for each in without_unfit(PresidioAnalyzer(), these) if isinstance(each, Dropped))
+        print(f"{path.name}, {order}: {len(these)} pairs, dropped {dict(codes)}")
 
 
 def told(name: str, pairs: list[tuple[bool, bool]]) -> None:

@@ -100,15 +100,15 @@ def tree_digest(files: Mapping[str, Digest]) -> Digest:
     return sha256_json(dict(files))
 
 
-def row_name(subject_key: bytes, row: Any) -> Digest:
-    """Name of a row: HMAC-SHA-256 of its canonical bytes under its subject's key (32 bytes).
+def row_name(subject_key: bytes, text: str) -> Digest:
+    """Name of a row: HMAC-SHA-256 of its canonical JSON under its subject's key (32 bytes).
 
     Without the key the name tells nothing of the row, so that deleting row and key leaves the chain whole and the
     content gone.
     """
     if len(subject_key) != 32:
         raise ValueError(f"a subject key has 32 bytes, not {len(subject_key)}")
-    return "sha256:" + hmac.digest(subject_key, canonical_json(row), "sha256").hex()
+    return "sha256:" + hmac.digest(subject_key, text.encode(), "sha256").hex()
 
 
 def keyed_ref(key: bytes, text: str) -> str:
@@ -116,15 +116,39 @@ def keyed_ref(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()[:32]
 
 
+class LinesDigest:
+    """SHA-256 of lines that come one by one; no line may hold a line break."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def add(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._hasher.update(f"{line}\n".encode())
+
+    @property
+    def digest(self) -> Digest:
+        return "sha256:" + self._hasher.hexdigest()
+
+
 def merkle_root(names: Iterable[Digest]) -> Digest:
     """Root over the sorted names, hashed as in RFC 6962 (leaf prefix 0x00, node prefix 0x01).
 
     Sorting makes it independent of row order, batching and engine; a repeated name counts twice.
     """
-    level = [hashlib.sha256(b"\x00" + bytes.fromhex(hex_of(name))).digest() for name in sorted(names)]
+    sha256 = hashlib.sha256
+    level = [sha256(b"\x00" + _raw(name)).digest() for name in sorted(names)]
     if not level:
         return sha256_bytes(b"")
     while len(level) > 1:
-        paired = [hashlib.sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
-        level = paired + level[len(paired) * 2 :]
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in pairs] + level[len(level) // 2 * 2 :]
     return "sha256:" + level[0].hex()
+
+
+def _raw(name: Digest) -> bytes:
+    """The 32 bytes of a digest, four times as fast as by `hex_of`. Raises ``ValueError`` for what is none."""
+    raw = bytes.fromhex(name[7:])
+    if len(raw) != 32 or len(name) != 71:
+        raise ValueError(f"not a digest: {name!r} (expected sha256:<64 hex>)")
+    return raw

@@ -1,11 +1,12 @@
 """Provenance of a row: where it came from, under which terms, for which purposes, until when."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from datetime import date
-from operator import attrgetter
+from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
-from data_contracts.digests import Digest
+from data_contracts.digests import Digest, LinesDigest, canonical_json
 from data_contracts.frozen import Frozen
 
 Tier = Literal["gold", "silver", "bronze"]
@@ -13,12 +14,9 @@ Purpose = Literal["inference", "own-model", "shared-model"]
 ConsentBasis = Literal["consent", "contract", "legitimate-interest", "synthetic", "public-licence", "none"]
 
 
-class LedgerEntry(Frozen):
-    """One row of the ledger. ``row`` and ``parents`` are row names, ``subject`` is a keyed hash."""
+class Origin(Frozen):
+    """What the rows of a source have in common. ``text`` is its canonical JSON, which travels with each row."""
 
-    row: Digest
-    parents: tuple[Digest, ...] = ()
-    subject: str
     source: str
     source_digest: Digest
     contract: Digest
@@ -29,11 +27,26 @@ class LedgerEntry(Frozen):
     tier: Tier
     synthetic_depth: int = 0
 
+    @cached_property
+    def text(self) -> str:
+        return canonical_json(self.payload()).decode()
 
-shared_terms: Callable[[LedgerEntry], tuple[object, ...]] = attrgetter(
-    *(field for field in LedgerEntry.model_fields if field not in ("row", "parents", "subject"))
-)
-"""What an entry has in common with others of its source: all but its row, parents and subject."""
+
+class LedgerEntry(Frozen):
+    """One row of the ledger. ``row`` and ``parents`` are row names, ``subject`` is a keyed hash."""
+
+    row: Digest
+    parents: tuple[Digest, ...] = ()
+    subject: str
+    origin: Origin
+
+
+def ledger_digest(lines: Iterable[tuple[Digest, str, str]]) -> Digest:
+    """Digest of what the ledger says of a data set: (row, subject, text of the origin) by row, each row once. Parents
+    are no part of it, since later runs may add to them."""
+    sealed = LinesDigest()
+    sealed.add(" ".join(line) for line, _ in groupby(lines))
+    return sealed.digest
 
 
 class Expiring(Frozen):

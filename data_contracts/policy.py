@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from data_contracts.contract import NO_LICENCE, Terms, spdx
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
-from data_contracts.ledger import ConsentBasis, LedgerEntry, Purpose, Tier
+from data_contracts.ledger import ConsentBasis, Origin, Purpose, Tier
 from data_contracts.ratings import PreferenceRule
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -109,15 +109,15 @@ class Decision(Frozen):
     share: float = 1.0
 
 
-def judge(policy: DataPolicy, purpose: Purpose, entry: LedgerEntry, terms: Terms) -> Decision:
-    """Whether a row may be used for a purpose, by its ledger entry and the terms of its contract."""
+def judge(policy: DataPolicy, purpose: Purpose, origin: Origin, terms: Terms) -> Decision:
+    """Whether a row may be used for a purpose, by where it comes from and the terms of its contract."""
     rule = policy.rule(purpose)
-    faults = [*_faults(rule, purpose, entry), *_source_faults(rule, terms)]
+    faults = [*_faults(rule, purpose, origin), *_source_faults(rule, terms)]
     if faults:
         return Decision(verdict="block", code=faults[0][0], reason="; ".join(reason for _, reason in faults), share=0.0)
     weights = {
-        f"tier {entry.tier}": policy.tier_weights[entry.tier],
-        f"licence {entry.licence}": rule.licence_weights.get(entry.licence, 1.0),
+        f"tier {origin.tier}": policy.tier_weights[origin.tier],
+        f"licence {origin.licence}": rule.licence_weights.get(origin.licence, 1.0),
         f"region {terms.region}": rule.region_weights.get(terms.region or "", 1.0),
     }
     share = round(prod(weights.values()), 6)
@@ -127,23 +127,25 @@ def judge(policy: DataPolicy, purpose: Purpose, entry: LedgerEntry, terms: Terms
     return Decision(verdict="weight", code="weight", reason=told, share=share)
 
 
-def _faults(rule: PurposeRule, purpose: Purpose, entry: LedgerEntry) -> Iterator[tuple[str, str]]:
-    if entry.licence not in rule.licences:
-        yield "licence", f"licence {entry.licence} is not allowed for {purpose}; allowed: {_list(rule.licences)}"
-    if entry.consent not in rule.consent:
+def _faults(rule: PurposeRule, purpose: Purpose, origin: Origin) -> Iterator[tuple[str, str]]:
+    if origin.licence not in rule.licences:
+        yield "licence", f"licence {origin.licence} is not allowed for {purpose}; allowed: {_list(rule.licences)}"
+    if origin.consent not in rule.consent:
         yield (
             "consent",
-            f"consent basis {entry.consent} is not allowed for {purpose}; needs {_list(rule.consent)}",
+            f"consent basis {origin.consent} is not allowed for {purpose}; needs {_list(rule.consent)}",
         )
-    if purpose not in entry.purposes:
+    if purpose not in origin.purposes:
         remedy = (
-            "" if set(entry.purposes) - {"inference"} else ": it needs a training purpose before it may be learned from"
+            ""
+            if set(origin.purposes) - {"inference"}
+            else ": it needs a training purpose before it may be learned from"
         )
-        yield "purpose", f"the data contract does not allow {purpose}; it allows {_list(entry.purposes)}{remedy}"
-    if entry.synthetic_depth > rule.max_synthetic_depth:
+        yield "purpose", f"the data contract does not allow {purpose}; it allows {_list(origin.purposes)}{remedy}"
+    if origin.synthetic_depth > rule.max_synthetic_depth:
         yield (
             "synthetic-depth",
-            f"synthetic depth {entry.synthetic_depth} exceeds the policy's {rule.max_synthetic_depth}",
+            f"synthetic depth {origin.synthetic_depth} exceeds the policy's {rule.max_synthetic_depth}",
         )
 
 

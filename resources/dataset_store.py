@@ -2,28 +2,33 @@
 
 import json
 import os
+import shutil
 import uuid
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.digests import Digest, hex_of, merkle_root
+from data_contracts.digests import Digest, LinesDigest, hex_of, merkle_root
 from data_contracts.errors import Missing, Tampered
-from pipelines.stages.protocols import Held
+from data_contracts.ledger import ledger_digest
+from pipelines.stages.data.item import Item, Row
+from pipelines.stages.protocols import Held, Sealed
+from resources.spool import Spool, origin_of
 
-Row = dict[str, Any]
-
-_SHARD_ROWS = 20_000
 _NAMES_GROUP = 4_096
 """Names in a row group: the least that is read to find one, by the first and last name that the file's foot has."""
 _NAMES = pa.schema([("name", pa.string()), ("subject", pa.string())])
-_ROWS = pa.schema([("name", pa.string()), ("subject", pa.string()), ("row", pa.string())])
+_SHARD_ROWS = 10_000
+_ROWS_GROUP = 1_000
+"""Rows in a row group: what is held at once when they are read."""
+_ROWS = pa.schema([(name, pa.string()) for name in ("name", "subject", "origin", "row")])
+_LISTED = pa.schema([(name, pa.string()) for name in ("name", "subject", "origin")])
 _ERASED = "{}"
 """What stands in a quarantine for the content of an erased row."""
 _DROPPED = pa.schema([("name", pa.string()), ("subject", pa.string()), ("reason", pa.string()), ("row", pa.string())])
@@ -33,29 +38,55 @@ class ParquetDatasetStore:
     """``<folder>/<root>/names.parquet`` beside ``rows-*.parquet``; dropped rows in
     ``quarantine/<action key>.parquet``. Files have mode 0600.
 
-    Rows lie in the order of their names, so that equal sets have equal files. Names are written last: where they are,
-    the rows are whole.
+    Rows lie in the order in which they came, names in their own. Names are written last: where they are, the rows are
+    whole.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, rows: Iterable[tuple[Digest, str, Row]]) -> Digest:
-        triples = sorted(((name, subject, _dump(row)) for name, subject, row in rows), key=lambda each: each[0])
-        root = merkle_root(name for name, _, _ in triples)
-        home = self._make(self._home(root))
-        for start in range(0, len(triples), _SHARD_ROWS):
-            shard = triples[start : start + _SHARD_ROWS]
-            _write(home / f"rows-{start // _SHARD_ROWS:05}.parquet", _table(_ROWS, list(zip(*shard, strict=True))))
-        names = [[name for name, _, _ in triples], [who for _, who, _ in triples]]
-        _write(home / "names.parquet", _table(_NAMES, names), _NAMES_GROUP)
-        return root
+    @contextmanager
+    def spool(self) -> Iterator[Spool]:
+        with closing(Spool(self.folder)) as spool:
+            yield spool
 
-    def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]:
+    def write(self, items: Iterable[Item]) -> Sealed:
+        """Shards are written aside and moved once the root, which names their folder, is known."""
+        aside = self._make(self.folder / f".{uuid.uuid4().hex}.part")
+        rows, content = iter(items), LinesDigest()
+        names = [_table(_LISTED, [[]] * 3)]
+        for number in count():
+            if not (some := list(islice(rows, _SHARD_ROWS))):
+                break
+            lines = [(item.name, item.subject, item.origin.text, item.text) for item in some]
+            content.add(map(" ".join, lines))
+            table = _table(_ROWS, list(zip(*lines, strict=True)))
+            _write(aside / f"rows-{number:05}.parquet", table, _ROWS_GROUP)
+            names.append(table.select(_LISTED.names))
+        listed = pa.concat_tables(names).sort_by("name")
+        root = merkle_root(listed["name"].to_pylist())
+        home = self._make(self._home(root))
+        shards = sorted(aside.iterdir())
+        for old in set(home.glob("rows-*.parquet")) - {home / shard.name for shard in shards}:
+            old.unlink()
+        for shard in shards:
+            shard.replace(home / shard.name)
+        aside.rmdir()
+        _write(home / "names.parquet", listed.select(_NAMES.names), _NAMES_GROUP)
+        return Sealed(root, content.digest, ledger_digest(_rows(listed)))
+
+    def read(self, root: Digest) -> Iterator[Item]:
+        return (Item(name, subject, origin_of(origin), text) for name, subject, origin, text in self._stored(root))
+
+    def content(self, root: Digest) -> Digest:
+        sealed = LinesDigest()
+        sealed.add(map(" ".join, self._stored(root)))
+        return sealed.digest
+
+    def _stored(self, root: Digest) -> Iterator[tuple[str, ...]]:
         self._listed(root)
         for path in sorted(self._home(root).glob("rows-*.parquet")):
-            for name, subject, row in _read(path):
-                yield name, subject, json.loads(row)
+            yield from _read(path)
 
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]:
         return [(name, subject) for name, subject in _read(self._listed(root))]
@@ -71,11 +102,20 @@ class ParquetDatasetStore:
                 for group in _groups(file, rows)
             )
 
-    def quarantine(self, action_key: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
-        dropped = sorted((name, subject, reason, _dump(row)) for name, subject, reason, row in rows)
-        if dropped:
+    def quarantine(self, action_key: Digest, dropped: Iterable[tuple[Item, str]]) -> Digest:
+        rows, names = iter(dropped), list[Digest]()
+
+        def tables() -> Iterator[pa.Table]:
+            while some := list(islice(rows, _SHARD_ROWS)):
+                names.extend(item.name for item, _ in some)
+                lines = ((item.name, item.subject, reason, item.text) for item, reason in some)
+                yield _table(_DROPPED, list(zip(*lines, strict=True)))
+
+        first = next(found := tables(), None)
+        if first is not None:
             self._make(self.folder / "quarantine")
-            _write(self._quarantined(action_key), _table(_DROPPED, list(zip(*dropped, strict=True))))
+            _write_all(self._quarantined(action_key), _DROPPED, chain([first], found))
+        return merkle_root(names)
 
     def read_quarantine(self, action_key: Digest) -> Iterator[tuple[Digest, str, str, Row]]:
         if self._quarantined(action_key).exists():
@@ -93,12 +133,12 @@ class ParquetDatasetStore:
     def erase(self, subjects: Iterable[str]) -> None:
         """A quarantine keeps its rows' names, which its manifest counts on, and the code of why each was dropped."""
         wanted = pa.array(sorted(set(subjects)), pa.string())
-        for left in self.folder.rglob(".*.part"):
-            left.unlink()
+        for left in list(self.folder.rglob(".*.part")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         for path in self._shards():
             if _rows_of(path, wanted):
                 table = pq.read_table(path)
-                _write(path, table.filter(pc.invert(pc.is_in(table["subject"], wanted))))
+                _write(path, table.filter(pc.invert(pc.is_in(table["subject"], wanted))), _ROWS_GROUP)
         for path in self._quarantines():
             if _rows_of(path, wanted, but=_ERASED):
                 table = pq.read_table(path)
@@ -131,10 +171,6 @@ class ParquetDatasetStore:
         return self.folder / hex_of(root)
 
 
-def _dump(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False, sort_keys=True)
-
-
 def _table(schema: pa.Schema, columns: Sequence[Sequence[str]]) -> pa.Table:
     return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=schema)
 
@@ -149,11 +185,17 @@ def _rows_of(path: Path, subjects: pa.Array, but: str | None = None) -> int:
 
 
 def _write(path: Path, table: pa.Table, group: int | None = None) -> None:
+    _write_all(path, table.schema, [table], group)
+
+
+def _write_all(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], group: int | None = None) -> None:
     """Write to a neighbour, fsync, rename."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as handle:
-            pq.write_table(table, handle, compression="zstd", row_group_size=group)
+            with pq.ParquetWriter(handle, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table, group)
             handle.flush()
             os.fsync(handle.fileno())
         part.replace(path)
@@ -185,7 +227,13 @@ def _groups(file: pq.ParquetFile, names: Collection[Digest]) -> Iterator[int]:
 
 def _read(path: Path) -> Iterator[tuple[str, ...]]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS_GROUP):
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise Tampered(f"{path} cannot be read: {error}") from error
-    yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str, str]]:
+    for batch in table.to_batches(_ROWS_GROUP):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

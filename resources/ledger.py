@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.digests import Digest, hex_of, sha256_json
-from data_contracts.ledger import Expiring, LedgerEntry, shared_terms
+from data_contracts.ledger import Expiring, LedgerEntry, Origin
 from resources.database import Database, PostgresDatabase, Session, SqliteDatabase
 
 _TABLES = """
@@ -27,8 +27,6 @@ _FARTHEST = 64
 """Generations that are followed; a chain of parents is as long as the data line, times the depth of its synthesis."""
 T = TypeVar("T")
 
-_NOBODY = "sha256:" + "0" * 64
-
 
 class SqlLedger:
     """The first entry of a row stands; parents that a later run finds are added to it.
@@ -41,13 +39,13 @@ class SqlLedger:
 
     def record(self, entries: Iterable[LedgerEntry]) -> None:
         origins: dict[int, tuple[int, str, int, str | None]] = {}
-        known: dict[tuple[object, ...], int] = {}
+        known: dict[tuple[str, bool], int] = {}
         lines: list[tuple[bytes, str, int]] = []
         links: list[tuple[bytes, bytes]] = []
         for entry in entries:
-            shared = (*shared_terms(entry), bool(entry.parents))
+            shared = entry.origin.text, bool(entry.parents)
             if shared not in known:
-                origin = _origin(entry)
+                origin = _origin(*shared, entry.origin.retain_until)
                 known[shared] = origin[0]
                 origins[origin[0]] = origin
             name = _bytes(entry.row)
@@ -65,7 +63,7 @@ class SqlLedger:
     def entries(self, rows: Iterable[Digest]) -> Mapping[Digest, LedgerEntry]:
         wanted = sorted({_bytes(row) for row in rows})
         found: dict[Digest, LedgerEntry] = {}
-        origins: dict[int, LedgerEntry] = {}
+        origins: dict[int, Origin] = {}
         with self.database.session() as session:
             for some in _chunks(wanted):
                 marks = _marks(some)
@@ -78,8 +76,8 @@ class SqlLedger:
                 origins |= _origins(session, {origin for _, _, origin in lines} - origins.keys())
                 for name, subject, origin in lines:
                     row = _digest(name)
-                    found[row] = origins[origin].model_copy(
-                        update={"row": row, "subject": subject, "parents": tuple(parents[name])}
+                    found[row] = LedgerEntry(
+                        row=row, subject=subject, parents=tuple(parents[name]), origin=origins[origin]
                     )
         return found
 
@@ -124,9 +122,9 @@ class SqlLedger:
             )
         counted: defaultdict[tuple[date, str, Digest], list[int]] = defaultdict(lambda: [0, 0])
         for text, derived, rows in found:
-            entry = LedgerEntry.model_validate_json(text)
-            if entry.retain_until is not None:
-                counted[entry.retain_until, entry.source, entry.contract][derived] += rows
+            origin = Origin.model_validate_json(text)
+            if origin.retain_until is not None:
+                counted[origin.retain_until, origin.source, origin.contract][derived] += rows
         return [
             Expiring(retain_until=day, source=source, contract=contract, records=records, derived=derived)
             for (day, source, contract), (records, derived) in sorted(counted.items())
@@ -148,17 +146,14 @@ def open_ledger(url: str, path: Path) -> SqlLedger:
     return SqlLedger(PostgresDatabase(url, _TABLES) if url else SqliteDatabase(path, _TABLES))
 
 
-def _origin(entry: LedgerEntry) -> tuple[int, str, int, str | None]:
-    body = entry.model_copy(update={"row": _NOBODY, "parents": (), "subject": ""})
-    derived = bool(entry.parents)
-    number = int(hex_of(sha256_json([body.payload(), derived]))[:16], 16) >> 1
-    until = entry.retain_until
-    return number, body.model_dump_json(), int(derived), until.isoformat() if until else None
+def _origin(text: str, derived: bool, until: date | None) -> tuple[int, str, int, str | None]:
+    number = int(hex_of(sha256_json([text, derived]))[:16], 16) >> 1
+    return number, text, int(derived), until.isoformat() if until else None
 
 
-def _origins(session: Session, wanted: set[int]) -> dict[int, LedgerEntry]:
+def _origins(session: Session, wanted: set[int]) -> dict[int, Origin]:
     return {
-        origin: LedgerEntry.model_validate_json(entry)
+        origin: Origin.model_validate_json(entry)
         for some in _chunks(sorted(wanted))
         for origin, entry in session.query(f"select origin, entry from origins where origin in ({_marks(some)})", some)
     }

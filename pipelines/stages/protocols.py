@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -15,13 +15,13 @@ from data_contracts.manifests import SignedHead
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
 from evals.protocols import ModelServer
+from pipelines.stages.data.item import Item, Row
 from pipelines.stages.train.base import BaseSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Row = dict[str, Any]
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
@@ -39,21 +39,45 @@ class Held(NamedTuple):
     content: int
 
 
+class Sealed(NamedTuple):
+    """A data set as it was written: the Merkle root of its rows' names; digests of its rows with their names and terms
+    in their order, and of what the ledger says of them."""
+
+    root: Digest
+    content: Digest
+    ledger: Digest
+
+
+class Spool(Protocol):
+    """Collects items, with a note, and gives them back by an order, as often as is wished. It holds few in memory."""
+
+    def add(self, item: Item, order: str, note: str = "") -> None: ...
+    def __iter__(self) -> Iterator[tuple[Item, str]]: ...
+
+
 class DatasetStore(Protocol):
     """Rows apart from their names: content shards may be rewritten by erasure, names never."""
 
-    def write(self, rows: Iterable[tuple[Digest, str, Row]]) -> Digest:
-        """Store (row name, subject, row) triples; returns the Merkle root that names the set."""
+    def spool(self) -> AbstractContextManager[Spool]: ...
+    def write(self, items: Iterable[Item]) -> Sealed:
+        """Store rows in this order."""
         ...
 
-    def read(self, root: Digest) -> Iterator[tuple[Digest, str, Row]]: ...
+    def read(self, root: Digest) -> Iterator[Item]:
+        """The rows, in the order in which they were written."""
+        ...
+
+    def content(self, root: Digest) -> Digest:
+        """The digest of the rows as they lie there now."""
+        ...
+
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]: ...
     def holds(self, root: Digest, rows: Collection[Digest]) -> bool:
         """Whether the data set names one of these rows; it may have a million."""
         ...
 
-    def quarantine(self, action_key: Digest, rows: Iterable[tuple[Digest, str, str, Row]]) -> None:
-        """Keep (row name, subject, reason, row) of what a step dropped, under the step's action key."""
+    def quarantine(self, action_key: Digest, dropped: Iterable[tuple[Item, str]]) -> Digest:
+        """Keep (item, reason) of what a step dropped, under the step's action key; the Merkle root of their names."""
         ...
 
     def read_quarantine(self, action_key: Digest) -> Iterator[tuple[Digest, str, str, Row]]: ...

@@ -280,9 +280,9 @@ def test_an_unknown_person_is_named_by_pseudonym_and_nothing_is_recorded(line):
 
 
 def test_another_persons_data_stay_as_they_were(line):
-    before = {n: row for n, who, row in line.parts.datasets.read(line.splits.root) if who != line.subject}
+    before = {i.name: i.text for i in line.parts.datasets.read(line.splits.root) if i.subject != line.subject}
     line.erase()
-    after = {n: row for n, _, row in line.parts.datasets.read(line.splits.root)}
+    after = {item.name: item.text for item in line.parts.datasets.read(line.splits.root)}
     assert after == before
     assert len(after) > 5
 

@@ -191,6 +191,6 @@ def test_no_row_text_reaches_the_audit_log_or_the_registered_files(place):
     line.promote(release)
     written = (line.folder / "home" / "chain" / "log.jsonl").read_text()
     reports = [path.read_text() for path in (line.folder / "home" / "reports").rglob("*.*")]
-    texts = [row["text"] for _, _, row in line.parts.datasets.read(line.raw.root)]
+    texts = [item.row["text"] for item in line.parts.datasets.read(line.raw.root)]
     assert reports
     assert not [text for text in texts if any(json.dumps(text) in each or text in each for each in [written, *reports])]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.digests import Digest, hex_of
+from data_contracts.ledger import Origin
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import GateVerdict
 from pipelines.stages.release.verify import verify
@@ -212,7 +213,9 @@ def test_a_ledger_entry_whose_terms_were_changed(place, old, new):
 def test_a_row_put_down_to_another_person_or_source(place, change):
     line, release = place
     row = line.parts.datasets.names(line.splits.root)[0][0]
-    other = line.parts.ledger.entry(row).model_copy(update={"row": f"sha256:{'0' * 64}", "source": "elsewhere"})
+    entry = line.parts.ledger.entry(row)
+    elsewhere = Origin.model_validate(entry.origin.payload() | {"source": "elsewhere"})
+    other = entry.model_copy(update={"row": f"sha256:{'0' * 64}", "origin": elsewhere})
     line.parts.ledger.record([other])
     ledger(line, f"update ledger set {change} where name = x'{hex_of(row)}'")
     assert set(broken(line, release.digest)) == {"data set splits"}

@@ -15,11 +15,13 @@ from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest, Counts, DatasetManifest
 from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
+from pipelines.stages.data.item import Item
 from pipelines.stages.train import steps
 from pipelines.stages.train.checkpoints import in_order, is_whole
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
 from pipelines.wiring import Line, Settings
 from resources.adapters import check_adapter
+from tests.support.data import ORIGIN
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached, weights_digest
 from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, write_rows
@@ -147,7 +149,7 @@ def _dataset(line: Line, stage: str) -> DatasetManifest:
     manifest = DatasetManifest(
         product="billing-assistant",
         stage=stage,
-        root=line.datasets.write((name, "somebody", {}) for name in names),
+        root=line.datasets.write(Item(name, "somebody", ORIGIN, "{}") for name in names).root,
         counts=Counts(rows_in=10, rows_out=10),
         parts={"train": digest, "validation": digest},
         synthetic_share=1.0 if stage == "splits" else 0.5,

@@ -3,23 +3,44 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_contracts.digests import canonical_json, sha256_bytes
+from data_contracts.ledger import Origin
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import load_policy
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.stages.data import steps
 from pipelines.stages.data.certificate import read_labelled
+from pipelines.stages.data.item import Item, Row
 from pipelines.stages.protocols import Finding
 from resources.artifact_store import FsspecArtifactStore
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
 from resources.ledger import SqlLedger, open_ledger
 from resources.locks import FileLocks
+
+ORIGIN = Origin(
+    source="s",
+    source_digest=sha256_bytes(b""),
+    contract=sha256_bytes(b""),
+    licence="CC0-1.0",
+    consent="consent",
+    purposes=("own-model",),
+    retain_until=date(2031, 1, 1),
+    tier="gold",
+)
+
+
+def item(row: Row, subject: str = "somebody", origin: Origin = ORIGIN) -> Item:
+    """A row under a name that anybody can give it."""
+    text = canonical_json(row).decode()
+    return Item(sha256_bytes(text.encode()), subject, origin, text)
 
 
 @cache

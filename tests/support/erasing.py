@@ -147,12 +147,14 @@ class ErasingLine(SmallLine):
         """What killed processes leave: a torn shard, exported rows with and without a job, a source's copy. Returns the
         training run that has nothing to do with the person."""
         home = self.parts.home
-        row = next(row for _, who, row in self.parts.datasets.read(self.splits.root) if who == self.subject)
+        row = next(item.row for item in self.parts.datasets.read(self.splits.root) if item.subject == self.subject)
         torn = home / "rows" / hex_of(sha256_bytes(b"torn"))
         torn.mkdir()
         shard = home / "rows" / hex_of(self.splits.root) / "rows-00000.parquet"
         (torn / "rows-00000.parquet").write_bytes(shard.read_bytes())
         (torn / ".rows-00001.parquet.0.part").write_text(json.dumps(row))
+        (home / "rows" / ".0.part").mkdir()
+        (home / "rows" / ".0.part" / "rows-00000.parquet").write_bytes(shard.read_bytes())
         (home / "fetched" / self.product.name / "0").mkdir(parents=True)
         (home / "fetched" / self.product.name / "0" / "source.jsonl").write_text(MARK)
         names = [name for name, who in self.parts.datasets.names(self.splits.root) if who == self.subject]

@@ -7,10 +7,10 @@ import yaml
 
 from data_contracts.contract import load_contract
 from data_contracts.digests import Digest, sha256_bytes
-from data_contracts.ledger import LedgerEntry
+from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import BaseManifest, DatasetManifest, SourceRef
 from pipelines.recipes.product import ROOT, Product
-from pipelines.stages.data.rows import Outcome, derive, load, named, step
+from pipelines.stages.data.rows import Outcome, Outlet, derive, load, named, step
 from pipelines.wiring import Line
 
 NAME = "small"
@@ -89,33 +89,37 @@ def write_adapter(folder: Path, base: Digest, seed: int) -> None:
 
 def make_data(parts: Line, product: Product) -> tuple[DatasetManifest, DatasetManifest]:
     """Raw rows of four people with ledger entries, and splits made from them."""
-    pairs = [(parts.keyring.subject(f"subject:person-{n % 4}"), {"kind": "sft", "text": f"row {n}"}) for n in range(12)]
     contract = parts.store.put_manifest(
         load_contract(ROOT / "data_contracts" / "contracts" / "billing-conversations.yaml")
     )
     source = SourceRef(url="generated://small", content=sha256_bytes(b"rows"), contract=contract)
-    items = named(parts, pairs)
-    parts.ledger.record(
-        LedgerEntry(
-            row=item.name,
-            subject=item.subject,
-            source=source.url,
-            source_digest=source.content,
-            contract=contract,
-            licence="CC0-1.0",
-            consent="synthetic",
-            purposes=("own-model",),
-            retain_until=None,
-            tier="bronze",
-            synthetic_depth=1,
-        )
-        for item in items
+    origin = Origin(
+        source=source.url,
+        source_digest=source.content,
+        contract=contract,
+        licence="CC0-1.0",
+        consent="synthetic",
+        purposes=("own-model",),
+        retain_until=None,
+        tier="bronze",
+        synthetic_depth=1,
     )
-    raw, _ = step(parts, product, "raw", (), {}, [], lambda: Outcome(kept=items, sources=(source,)))
+    people = [parts.keyring.subject(f"subject:person-{n % 4}") for n in range(12)]
+    items = named(parts, [(who, origin, {"kind": "sft", "text": f"row {n}"}) for n, who in enumerate(people)])
+    parts.ledger.record(LedgerEntry(row=item.name, subject=item.subject, origin=origin) for item in items)
 
-    def split() -> Outcome:
-        old = load(parts, raw)
-        return Outcome(kept=derive(parts, old, [each.row | {"split": "train"} for each in old]))
+    def read(out: Outlet) -> Outcome:
+        for item in items:
+            out.keep(item)
+        return Outcome(sources=(source,))
+
+    raw, _ = step(parts, product, "raw", (), {}, [], read)
+
+    def split(out: Outlet) -> Outcome:
+        old = list(load(parts, raw))
+        for item in derive(parts, old, [each.row | {"split": "train"} for each in old]):
+            out.keep(item)
+        return Outcome()
 
     splits, _ = step(parts, product, "splits", (), {}, [raw], split)
     return raw, splits

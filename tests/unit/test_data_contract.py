@@ -7,7 +7,7 @@ import yaml
 
 from data_contracts.contract import DataContract, Terms, load_contract
 from data_contracts.errors import BadInput, Refused
-from data_contracts.ledger import LedgerEntry
+from data_contracts.ledger import Origin
 from data_contracts.policy import DataPolicy, check_human_floor, judge, load_policy
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.recipes.product import ROOT
@@ -137,10 +137,8 @@ def test_a_value_that_must_be_unique_comes_once() -> None:
     assert repeats.check({"id": "1"})[0].startswith("id: ")
 
 
-def entry(**changes: object) -> LedgerEntry:
+def origin(**changes: object) -> Origin:
     values = {
-        "row": DIGEST,
-        "subject": "s",
         "source": "s",
         "source_digest": DIGEST,
         "contract": DIGEST,
@@ -150,7 +148,7 @@ def entry(**changes: object) -> LedgerEntry:
         "retain_until": None,
         "tier": "gold",
     }
-    return LedgerEntry.model_validate(values | changes)
+    return Origin.model_validate(values | changes)
 
 
 POLICY = {"licences": ["MIT"], "consent": ["consent"], "human_floor": 0.5, "max_synthetic_depth": 1}
@@ -169,7 +167,7 @@ POLICY = {"licences": ["MIT"], "consent": ["consent"], "human_floor": 0.5, "max_
 )
 def test_the_policy_judges_a_row_by_its_ledger_entry(change: dict[str, object], code: str) -> None:
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
-    decision = judge(policy, "own-model", entry(**change), contract().terms)
+    decision = judge(policy, "own-model", origin(**change), contract().terms)
     assert decision.code == code
     assert (decision.verdict == "allow") == (code == "")
 
@@ -198,7 +196,7 @@ MADE = {"model": "big-model-4", "terms": "Vendor Terms 2025, section 2", "traini
 )
 def test_the_policy_judges_a_source_by_its_contract(change, rule, code: str, told: str) -> None:
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY | rule}})
-    decision = judge(policy, "own-model", entry(), terms(**change))
+    decision = judge(policy, "own-model", origin(), terms(**change))
     assert decision.code == code
     assert (decision.verdict == "allow") == (code == "")
     assert told in decision.reason
@@ -206,7 +204,7 @@ def test_the_policy_judges_a_source_by_its_contract(change, rule, code: str, tol
 
 def test_every_reason_against_a_row_is_told() -> None:
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
-    decision = judge(policy, "own-model", entry(licence="CC-BY-NC-4.0"), terms(regulated="HIPAA"))
+    decision = judge(policy, "own-model", origin(licence="CC-BY-NC-4.0"), terms(regulated="HIPAA"))
     assert decision.code == "licence"
     assert "CC-BY-NC-4.0" in decision.reason
     assert "HIPAA" in decision.reason
@@ -214,7 +212,7 @@ def test_every_reason_against_a_row_is_told() -> None:
 
 def test_production_rows_need_a_training_purpose() -> None:
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": POLICY}})
-    decision = judge(policy, "own-model", entry(purposes=["inference"]), terms())
+    decision = judge(policy, "own-model", origin(purposes=["inference"]), terms())
     assert decision.verdict == "block"
     assert "needs a training purpose before it may be learned from" in decision.reason
 
@@ -223,8 +221,8 @@ def test_weights_by_tier_licence_and_region_multiply() -> None:
     rule = POLICY | {"licence_weights": {"MIT": 0.5}, "region_weights": {"US": 0.4}}
     tiers = {"gold": 1.0, "silver": 0.8, "bronze": 0.5}
     policy = DataPolicy.model_validate({"name": "p", "purposes": {"own-model": rule}, "tier_weights": tiers})
-    assert judge(policy, "own-model", entry(tier="bronze"), terms(region="US")).share == 0.1
-    decision = judge(policy, "own-model", entry(), terms())
+    assert judge(policy, "own-model", origin(tier="bronze"), terms(region="US")).share == 0.1
+    decision = judge(policy, "own-model", origin(), terms())
     assert (decision.verdict, decision.share) == ("weight", 0.5)
     assert decision.reason == "licence MIT has weight 0.5"
 

@@ -14,8 +14,8 @@ from evals.suite import protected_texts
 from pipelines.stages.data import steps
 from pipelines.stages.data.generate import FAMILIES, GOLDEN, generated, phrases
 from pipelines.stages.data.integrity import check_dataset
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.rows import load
-from pipelines.stages.protocols import Row
 from tests.support.data import DataParts, billing, run_line
 
 Done = dict[str, tuple[DatasetManifest, bool]]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.scrub import scrub
 from pipelines.stages.data.substitutes import _luhn, substitute
-from pipelines.stages.protocols import Row
 
 
 def chat(question: str, answer: object) -> Row:

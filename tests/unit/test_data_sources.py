@@ -78,7 +78,7 @@ def test_transcripts_become_preference_pairs(tmp_path: Path, parts: DataParts) -
     assert "differ before the last answer" in reasons
     assert "no turn starts with" in reasons
     ledgered, _ = steps.ledgered(parts, product, contracted)
-    pair = next(row for _, _, row in parts.datasets.read(ledgered.root))["pair"]
+    pair = next(item.row for item in parts.datasets.read(ledgered.root))["pair"]
     assert [message["role"] for message in pair["prompt"]] == ["user", "assistant", "user"]
     assert (pair["chosen"], pair["rejected"]) == ("Yes.", "No.")
 
@@ -124,7 +124,7 @@ def test_a_csv_left_in_a_merge_conflict_gives_its_rows_and_every_bad_line(tmp_pa
     data = b"<<<<<<< HEAD\r\n" + half + b"||||||| 0a1b2c3\r\n=======\r\n" + half + b">>>>>>> 4f10 (x, y)\r\n"
     raw, _ = steps.raw(parts, intents(tmp_path, "rows.csv", data))
     assert (raw.counts.rows_out, raw.counts.dropped) == (4, {"unreadable": 7})
-    texts = sorted(row["values"]["text"] for _, _, row in parts.datasets.read(raw.root))
+    texts = sorted(item.row["values"]["text"] for item in parts.datasets.read(raw.root))
     assert texts == ["a,b", "a,b", "two\n======= lines", "two\n======= lines"]
     reasons = sorted(
         reason.split("rows.csv, ")[1].split(";")[0]

@@ -2,7 +2,6 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,26 +13,16 @@ from data_contracts.errors import Missing, Refused
 from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.data.integrity import check_dataset
-from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
+from pipelines.stages.data.item import Dropped, Item
+from pipelines.stages.data.rows import Outcome, Outlet, load, named, step
 from resources.keyring import SqliteKeyring
-from tests.support.data import DataParts, billing
+from tests.support.data import ORIGIN, DataParts, billing
 
 DIGEST = "sha256:" + "0" * 64
 
 
 def entry(item: Item) -> LedgerEntry:
-    return LedgerEntry(
-        row=item.name,
-        subject=item.subject,
-        source="s",
-        source_digest=DIGEST,
-        contract=DIGEST,
-        licence="CC0-1.0",
-        consent="consent",
-        purposes=("own-model",),
-        retain_until=date(2031, 1, 1),
-        tier="gold",
-    )
+    return LedgerEntry(row=item.name, subject=item.subject, origin=item.origin)
 
 
 @pytest.fixture
@@ -45,10 +34,14 @@ def parts(tmp_path: Path) -> DataParts:
 def manifest(parts: DataParts) -> DatasetManifest:
     """Five rows of five subjects and one that was dropped."""
 
-    def work() -> Outcome:
-        items = named(parts, ((parts.keyring.subject(f"person {n}"), {"text": f"row {n}"}) for n in range(6)))
+    def work(out: Outlet) -> Outcome:
+        people = [parts.keyring.subject(f"person {n}") for n in range(6)]
+        items = named(parts, [(who, ORIGIN, {"text": f"row {n}"}) for n, who in enumerate(people)])
         parts.ledger.record(map(entry, items))
-        return Outcome(items[:5], [Dropped(items[5], "planted", "it is the sixth")])
+        for item in items[:5]:
+            out.keep(item)
+        out.drop(Dropped(items[5], "planted", "it is the sixth"))
+        return Outcome()
 
     return step(parts, billing(), "test", [], {}, [], work)[0]
 
@@ -138,7 +131,7 @@ def test_keys_are_one_a_subject_however_many_ask(tmp_path: Path) -> None:
 
 def test_a_data_set_is_asked_for_a_few_of_many_names(parts: DataParts) -> None:
     names = sorted("sha256:" + f"{number:064x}" for number in range(0, 60_000, 2))
-    root = parts.datasets.write((name, "s", {}) for name in names)
+    root = parts.datasets.write(Item(name, "s", ORIGIN, "{}") for name in names).root
     for number in (0, 2, 16_382, 16_384, 59_998):
         assert parts.datasets.holds(root, ["sha256:" + f"{number:064x}"])
     assert not parts.datasets.holds(root, ["sha256:" + f"{number:064x}" for number in (1, 16_383, 60_000, 70_000)])
@@ -148,7 +141,7 @@ def test_a_data_set_is_asked_for_a_few_of_many_names(parts: DataParts) -> None:
 
 
 def test_the_ledger_finds_parents(parts: DataParts) -> None:
-    one, two = named(parts, [("s", {"a": 1}), ("s", {"a": 2})])
+    one, two = named(parts, [("s", ORIGIN, {"a": 1}), ("s", ORIGIN, {"a": 2})])
     parts.ledger.record([entry(one), entry(two).model_copy(update={"parents": (one.name,)})])
     found = parts.ledger.entry(two.name)
     assert found is not None

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from data_contracts.digests import sha256_json
 from data_contracts.policy import DataPolicy, load_policy
-from pipelines.stages.data.rows import Item
+from pipelines.stages.data.item import Item
 from pipelines.stages.data.toxicity import offending
-from tests.support.data import DataParts, billing
+from tests.support.data import DataParts, billing, item
 
 
 def talk(question: str, answer: str) -> Item:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     row = {"kind": "sft", "example": {"messages": messages, "tools": []}}
-    return Item(sha256_json(row), "somebody", row)
+    return item(row)
 
 
 def policy(limit: float | None) -> DataPolicy:
@@ -23,7 +22,7 @@ def policy(limit: float | None) -> DataPolicy:
 def test_only_what_the_model_would_say_is_judged(tmp_path: Path) -> None:
     rude, polite = talk("Where is it?", "Look, idiot."), talk("Where is it, idiot?", "On its way.")
     pair = {"prompt": [{"role": "user", "content": "Hi"}], "chosen": "Hello", "rejected": "Go away, idiot", "tools": []}
-    preference = Item(sha256_json(pair), "somebody", {"kind": "preference", "pair": pair})
+    preference = item({"kind": "preference", "pair": pair})
     found = offending(DataParts(tmp_path), policy(0.8), [rude, polite, preference])
     assert list(found) == [rude.name]
     assert (found[rude.name].code, "max_toxicity 0.8" in found[rude.name].reason) == ("toxicity", True)

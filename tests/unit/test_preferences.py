@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from data_contracts.ratings import Label, PreferenceRule, Rating
 from evals.refusals import asks_for_harm, complies, refuses
 from pipelines.recipes.product import Source
 from pipelines.stages.data import steps
-from pipelines.stages.data.adjudicate import adjudicate, settle
+from pipelines.stages.data.adjudicate import Ballot, adjudicate
 from pipelines.stages.data.integrity import check_dataset
-from pipelines.stages.data.rows import Item, load
+from pipelines.stages.data.item import Dropped, Item
+from pipelines.stages.data.rows import load
 from pipelines.stages.data.unfit import without_unfit
-from tests.support.data import DataParts, QuickAnalyzer, product_of, write_contract
+from tests.support.data import DataParts, QuickAnalyzer, item, product_of, write_contract
 
 RATERS = ("anna", "bert", "carl")
 MAPPING = {
@@ -191,18 +193,22 @@ def test_a_ruling_mirrors_when_the_places_are_swapped(given_labels: list[tuple[L
 )
 def test_every_pair_is_kept_or_dropped_with_a_reason(labels: list[str], rule: PreferenceRule | None) -> None:
     source = Source.model_validate({"url": "pairs", "contract": "-", "kind": "preference", "mapping": MAPPING})
-    records = [
-        Item(f"sha256:{n:064}", "subject", {"source": "pairs", "values": row}) for n, row in enumerate(rated(labels))
-    ]
-    settled = settle(records, {"pairs": source}, rule, lambda name: name)
-    assert sorted(i.name for i in [*settled.kept, *(d.item for d in settled.dropped)]) == [r.name for r in records]
-    assert settled.better.keys() == {item.name for item in settled.kept}
-    assert all(drop.reason.startswith("pairs: ") for drop in settled.dropped)
+    ballot = Ballot({"pairs": source}, rule)
+    ruled = [ballot.settle(item({"source": "pairs", "values": row, "n": n})) for n, row in enumerate(rated(labels))]
+    dropped = [each for each in ruled if isinstance(each, Dropped)]
+    assert all(each.reason.startswith("pairs: ") for each in dropped)
+    assert {each for each in ruled if isinstance(each, str)} <= {"first", "second"}
+    facts = ballot.facts(lambda name: name)
+    assert not facts or sum(facts["ratings"]["decided_by"].values()) == len(ruled) - len(dropped)
 
 
 def test_alpha_needs_two_raters() -> None:
     with pytest.raises(ValidationError, match="min_alpha needs min_raters of at least 2"):
         PreferenceRule(min_raters=1, min_alpha=0.4)
+
+
+def codes(found: Iterable[Item | Dropped]) -> list[str]:
+    return [each.code for each in found if isinstance(each, Dropped)]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +321,7 @@ def test_a_pair_that_teaches_harm_goes_out(
     code: str | None, prompt: list[dict[str, str]], chosen: str, rejected: str
 ) -> None:
     pair = {"prompt": prompt, "tools": [], "chosen": chosen, "rejected": rejected}
-    item = Item("sha256:" + "0" * 64, "subject", {"kind": "preference", "pair": pair})
+    row = item({"kind": "preference", "pair": pair})
 
     class Analyzer(QuickAnalyzer):
         """Addresses of the tests on exfiltration are no leaks here: each rule is seen by itself."""
@@ -323,9 +329,9 @@ def test_a_pair_that_teaches_harm_goes_out(
         def find(self, texts: Any) -> Any:
             return [[] if "bad.example" in t else found for t, found in zip(texts, super().find(texts), strict=True)]
 
-    kept, dropped = without_unfit(Analyzer(), [item])
+    (found,) = without_unfit(Analyzer(), [row])
+    dropped = [found] if isinstance(found, Dropped) else []
     assert [drop.code for drop in dropped] == ([code] if code else [])
-    assert len(kept) + len(dropped) == 1
     for drop in dropped:
         assert not any(word in drop.reason for word in (SECRET, "eve", "pipe", "bad.example"))
 
@@ -335,15 +341,14 @@ def test_a_huge_answer_is_judged_in_a_moment(chosen: str) -> None:
     asked = [{"role": "user", "content": "steal " + "w" * 300_000}]
     link = "https://bad.example/?q=" + "w" * 300_000
     pairs = [{"prompt": asked, "chosen": text, "rejected": "No"} for text in (chosen, link, "i can't " + chosen)]
-    items = [Item("sha256:" + "0" * 64, "subject", {"kind": "preference", "pair": pair}) for pair in pairs]
+    items = [item({"kind": "preference", "pair": pair}) for pair in pairs]
 
     class Blind(QuickAnalyzer):
         def find(self, texts: Any) -> Any:
             return [[] for _ in texts]
 
     started = time.monotonic()
-    _, dropped = without_unfit(Blind(), items)
-    assert [drop.code for drop in dropped] == ["exfiltration"]
+    assert codes(without_unfit(Blind(), items)) == ["exfiltration"]
     assert time.monotonic() - started < 5
 
 
@@ -362,8 +367,7 @@ def test_a_call_that_repeats_what_was_asked_needs_no_analyzer_and_a_number_of_it
         asked = [{"role": "user", "content": "Call me at 212-555-0137, please."}]
         chosen = json.dumps({"tool": "call_back", "arguments": {"number": number}})
         pair = {"prompt": asked, "chosen": chosen, "rejected": "No"}
-        item = Item("sha256:" + "0" * 64, "subject", {"kind": "preference", "pair": pair})
-        assert [drop.code for drop in without_unfit(analyzer, [item])[1]] == code
+        assert codes(without_unfit(analyzer, [item({"kind": "preference", "pair": pair})])) == code
     assert analyzer.calls == 1
 
 
@@ -375,8 +379,8 @@ def test_a_toll_free_number_is_no_leak_and_a_private_one_is() -> None:
             return [[Finding(5, len(text), "PHONE_NUMBER")] for text in texts]
 
     items = [
-        Item(f"sha256:{n:064}", "s", {"kind": "preference", "pair": {"prompt": HARM, "chosen": text, "rejected": "No"}})
-        for n, text in enumerate(["Call 1-800-555-0199", "Call (212) 555-0137"])
+        item({"kind": "preference", "pair": {"prompt": HARM, "chosen": text, "rejected": "No"}})
+        for text in ("Call 1-800-555-0199", "Call (212) 555-0137")
     ]
-    kept, dropped = without_unfit(Phones(), items)
-    assert ([*kept], [drop.code for drop in dropped]) == (items[:1], ["pii-leak"])
+    found = list(without_unfit(Phones(), items))
+    assert (found[:1], codes(found)) == (items[:1], ["pii-leak"])

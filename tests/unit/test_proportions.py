@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from data_contracts.digests import sha256_json
 from data_contracts.errors import Refused
 from pipelines.recipes.product import MixtureRule, Product
-from pipelines.stages.data.proportions import ceiling, in_proportion
-from pipelines.stages.data.rows import Item
+from pipelines.stages.data.proportions import Candidate, ceiling, in_proportion
 from tests.support.data import DataParts, product_of, run_line, simple_rows, write_contract
 
 
-def labelled(counts: list[int]) -> list[Item]:
-    rows = [{"kind": "sft", "label": f"l{label}", "n": n} for label, count in enumerate(counts) for n in range(count)]
-    return [Item(sha256_json(row), "somebody", row) for row in rows]
+def labelled(counts: list[int], replayed: bool = False) -> list[Candidate]:
+    names = [(f"l{label}", sha256_json([label, n])) for label, count in enumerate(counts) for n in range(count)]
+    return [Candidate(name, name, label, replayed) for label, name in names]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.05, 1))
@@ -31,25 +30,23 @@ def test_the_ceiling_is_kept_and_is_the_highest_that_can_be(counts: list[int], s
 @given(st.lists(st.integers(1, 30), min_size=4, max_size=8), st.integers(0, 40), st.sampled_from([0.1, 0.25, 0.5]))
 def test_labels_and_replay_keep_their_shares_and_no_row_is_lost(counts: list[int], spare: int, share: float) -> None:
     items = labelled(counts)
-    replayed = labelled([0] * len(counts) + [sum(counts) + spare])
+    replayed = labelled([0] * len(counts) + [sum(counts) + spare], replayed=True)
     rule = MixtureRule(replay_share=share, max_label_share=0.5)
-    kept, dropped = in_proportion(rule, 17, [*items, *replayed], {item.name for item in replayed})
-    assert sorted(item.name for item in [*kept, *(drop.item for drop in dropped)]) == sorted(
-        item.name for item in [*items, *replayed]
-    )
-    own = Counter(item.row["label"] for item in kept if item not in replayed)
+    dropped = in_proportion(rule, 17, [*items, *replayed])
+    assert dropped.keys() <= {row.name for row in [*items, *replayed]}
+    kept = [row for row in [*items, *replayed] if row.name not in dropped]
+    own = Counter(row.label for row in kept if not row.replayed)
     assert max(own.values()) <= 0.5 * own.total()
     assert len(kept) - own.total() == round(share / (1 - share) * own.total())
-    again, _ = in_proportion(rule, 17, [*replayed, *items][::-1], {item.name for item in replayed})
-    assert {item.name for item in again} == {item.name for item in kept}
+    assert in_proportion(rule, 17, [*replayed, *items][::-1]) == dropped
 
 
 def test_shares_that_cannot_be_kept_stop_the_line_with_what_would_help() -> None:
     with pytest.raises(Refused, match=r"max_label_share 0.3 cannot be kept with 3 labels: allow at least 0.334"):
-        in_proportion(MixtureRule(max_label_share=0.3), 17, labelled([5, 5, 5]), set())
+        in_proportion(MixtureRule(max_label_share=0.3), 17, labelled([5, 5, 5]))
     items = labelled([9, 1])
     with pytest.raises(Refused, match=r"replay_share 0.5 needs 9 rows of replay sources and 1 are left"):
-        in_proportion(MixtureRule(replay_share=0.5), 17, items, {items[-1].name})
+        in_proportion(MixtureRule(replay_share=0.5), 17, [*items[:-1], items[-1]._replace(replayed=True)])
 
 
 def balanced(tmp_path: Path) -> Product:

@@ -1,12 +1,13 @@
 """From an answer to its sources, and from a row to the answers it went into."""
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
 from data_contracts.errors import Missing
+from data_contracts.ledger import Origin
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.traces import Trace
 from pipelines.cli import app
@@ -68,7 +69,7 @@ def test_a_raw_row_leads_to_what_was_made_of_it_and_to_the_answers(place):
     row = line.parts.datasets.names(line.raw.root)[0][0]
     found = trace(line.parts, row)
     assert isinstance(found, RowTrace)
-    assert (found.ledger.licence, found.erased, found.parents) == ("CC0-1.0", False, ())
+    assert (found.ledger.origin.licence, found.erased, found.parents) == ("CC0-1.0", False, ())
     (child,) = found.children
     assert {stage.data_set for stage in found.data} == {line.raw.digest, line.splits.digest}
     assert found.checkpoints == (line.model_of(release).checkpoint,)
@@ -110,7 +111,8 @@ def test_the_terminal_tells_what_a_person_is_in_and_what_expires(place, monkeypa
 
     row = line.parts.ledger.entry(trace_subject(line.parts, "person-1").rows[0])
     assert row is not None
-    line.parts.ledger.record([row.model_copy(update={"row": OTHER, "parents": (), "retain_until": date(2030, 12, 31)})])
+    soon = Origin.model_validate(row.origin.payload() | {"retain_until": "2030-12-31"})
+    line.parts.ledger.record([row.model_copy(update={"row": OTHER, "parents": (), "origin": soon})])
     done = CliRunner().invoke(app, ["data", "expiring", "--before", "2031-01-01", "--json"])
     (told,) = json.loads(done.output)
     assert (told["retain_until"], told["records"], told["derived"]) == ("2030-12-31", 1, 0)

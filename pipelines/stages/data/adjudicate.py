@@ -14,7 +14,7 @@ from evals.agreement import Rated, agreement, majority, rater_reports, spread
 from evals.stats import StatsError
 from pipelines.recipes.mapping import RatedColumns, RaterColumns
 from pipelines.recipes.product import Source
-from pipelines.stages.data.rows import Dropped, Item
+from pipelines.stages.data.item import Dropped, Item
 
 _RATINGS = TypeAdapter(tuple[Rating, ...])
 
@@ -25,15 +25,6 @@ class Ruling(NamedTuple):
     better: Label | None
     by: str
     reason: str = ""
-
-
-class Settled(NamedTuple):
-    """Records whose pair has a preferred answer (``better``, by record name), and those that go out."""
-
-    kept: list[Item]
-    better: dict[Digest, Label]
-    dropped: list[Dropped]
-    facts: dict[str, JsonValue]
 
 
 def ratings_of(source: Source, record: Mapping[str, Any]) -> tuple[Rating, ...] | None:
@@ -65,38 +56,40 @@ def adjudicate(ratings: Sequence[Rating]) -> Ruling:
     return Ruling("first" if label == "first" else "second", "adjudicator" if final else "majority")
 
 
-def settle(
-    records: Sequence[Item], sources: Mapping[str, Source], rule: PreferenceRule | None, pseudonym: Callable[[str], str]
-) -> Settled:
-    """Rule on every rated pair. ``pseudonym`` makes a keyed hash of a rater's name. Raises `Refused` where the raters
-    under a version of the guidelines agree less than the policy demands, or too few pairs show how far they do."""
-    kept: list[Item] = []
-    better: dict[Digest, Label] = {}
-    dropped: list[Dropped] = []
-    rated: dict[Digest, tuple[Rating, ...]] = {}
-    decided: Counter[str] = Counter()
-    for record in records:
-        source = sources[record.row["source"]]
+class Ballot:
+    """Rules on rated pairs, one record at a time, and says at the end how far their raters agree."""
+
+    def __init__(self, sources: Mapping[str, Source], rule: PreferenceRule | None) -> None:
+        self._sources, self._rule = sources, rule
+        self._rated: dict[Digest, tuple[Rating, ...]] = {}
+        self._decided: Counter[str] = Counter()
+
+    def settle(self, record: Item) -> Label | Dropped:
+        """The answer to prefer of a record, or why it goes out. A pair that nobody rates, and a conversation, keep the
+        answer that stands first."""
+        source, rule = self._sources[record.row["source"]], self._rule
         found = ratings_of(source, record.row["values"])
         if source.kind == "sft" or (found is None and rule is None):
-            kept.append(record)
-            continue
+            return "first"
         ratings = tuple(each for each in found or () if _counts(each, rule))
-        rated[record.name] = ratings
+        self._rated[record.name] = ratings
         ruling, raters = adjudicate(ratings), sum(not each.adjudicator for each in ratings)
         if rule and raters < rule.min_raters:
             under = f" under the guidelines {', '.join(rule.guidelines)}" if rule.guidelines else ""
             reason = f"{raters} rated it{under}, the policy's min_raters is {rule.min_raters}; have it rated"
-            dropped.append(Dropped(record, "too-few-raters", f"{source.url}: {reason}"))
-        elif ruling.better is None:
-            dropped.append(Dropped(record, "raters-disagree", f"{source.url}: {ruling.reason}"))
-        else:
-            decided[ruling.by] += 1
-            better[record.name] = ruling.better
-            kept.append(record)
-    if not any(rated.values()):
-        return Settled(kept, better, dropped, {})
-    return Settled(kept, better, dropped, {"ratings": _facts(rated, decided, rule, pseudonym)})
+            return Dropped(record, "too-few-raters", f"{source.url}: {reason}")
+        if ruling.better is None:
+            return Dropped(record, "raters-disagree", f"{source.url}: {ruling.reason}")
+        self._decided[ruling.by] += 1
+        return ruling.better
+
+    def facts(self, pseudonym: Callable[[str], str]) -> dict[str, JsonValue]:
+        """What the manifest says of the raters; ``pseudonym`` makes a keyed hash of a rater's name. Raises `Refused`
+        where the raters under a version of the guidelines agree less than the policy demands, or too few pairs show
+        how far they do."""
+        if not any(self._rated.values()):
+            return {}
+        return {"ratings": _facts(self._rated, self._decided, self._rule, pseudonym)}
 
 
 def _counts(rating: Rating, rule: PreferenceRule | None) -> bool:

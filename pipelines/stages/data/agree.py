@@ -7,8 +7,8 @@ from typing import Any
 from data_contracts.errors import BadInput
 from evals.agreement import Rated, agreement, majority, rater_reports, spread
 from evals.stats import StatsError
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows
-from pipelines.stages.protocols import Row
 
 
 def rate_file(

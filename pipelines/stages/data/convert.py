@@ -9,7 +9,7 @@ from data_contracts.ratings import Label
 from data_contracts.records import ChatExample, Message, PreferencePair
 from pipelines.recipes.mapping import Columns, PairColumns, RatedColumns, Transcripts, fill
 from pipelines.recipes.product import Source
-from pipelines.stages.protocols import Row
+from pipelines.stages.data.item import Row
 
 
 def convert(source: Source, record: dict[str, Any], better: Label = "first") -> Row:

@@ -5,7 +5,8 @@ from data_contracts.manifests import DatasetManifest
 from evals.suite import protected_texts
 from pipelines.recipes.product import Product
 from pipelines.stages.data.contamination import OVERLAP, RUN, Contamination
-from pipelines.stages.data.rows import Dropped, Item, Outcome, load, step
+from pipelines.stages.data.item import Dropped
+from pipelines.stages.data.rows import Outcome, Outlet, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.protocols import Parts
 
@@ -16,18 +17,16 @@ def decontaminated(parts: Parts, product: Product, deduplicated: DatasetManifest
     protected = dict(sorted(protected_texts(product).items()))
     names = list(protected)
 
-    def work() -> Outcome:
+    def work(out: Outlet) -> Outcome:
         contamination = Contamination(list(protected.values()))
-        kept: list[Item] = []
-        dropped: list[Dropped] = []
         for item in load(parts, deduplicated):
             hits = contamination.find([asked(item.row), answered(item.row)])
             hit = next((hit for hit in hits if hit is not None), None)
             if hit is None:
-                kept.append(item)
+                out.keep(item)
             else:
-                dropped.append(Dropped(item, "contaminated", f"overlaps with the evaluation item {names[hit.item]}"))
-        return Outcome(kept, dropped, facts={"protected_items": len(protected)})
+                out.drop(Dropped(item, "contaminated", f"overlaps with the evaluation item {names[hit.item]}"))
+        return Outcome({"protected_items": len(protected)})
 
     modules = ["pipelines.stages.data.decontaminate", "pipelines.stages.data.contamination"]
     modules += ["pipelines.stages.data.near", "pipelines.stages.data.texts"]

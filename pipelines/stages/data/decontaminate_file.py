@@ -7,8 +7,9 @@ from typing import Any
 
 from data_contracts.errors import BadInput
 from pipelines.stages.data.contamination import SIMILARITY, Contamination
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
-from pipelines.stages.protocols import Embedder, Row
+from pipelines.stages.protocols import Embedder
 
 _BATCH = 256
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from data_contracts.errors import BadInput
 from pipelines.stages.data.deduplicate import THRESHOLD, TIERS
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.near import copies
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
-from pipelines.stages.protocols import Row
 
 
 class Rank(NamedTuple):

@@ -16,9 +16,11 @@ def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, pat
     if split not in manifest.parts:
         raise BadInput(f"{manifest.stage} of {manifest.product} has no split {split!r}: {', '.join(manifest.parts)}")
     path.touch(mode=0o600)
+    names: list[Digest] = []
     with parts.locks.hold(ROWS_LOCK), path.open("w", encoding="utf-8") as handle:
-        items = [item for item in load(parts, manifest) if item.row["split"] == split]
-        for item in items:
-            body = item.row["example"] if item.row["kind"] == "sft" else item.row["pair"]
-            handle.write(json.dumps(body, ensure_ascii=False) + "\n")
-    return [item.name for item in items]
+        for item in load(parts, manifest):
+            if item.row["split"] == split:
+                body = item.row["example"] if item.row["kind"] == "sft" else item.row["pair"]
+                handle.write(json.dumps(body, ensure_ascii=False) + "\n")
+                names.append(item.name)
+    return names

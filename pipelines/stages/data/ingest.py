@@ -2,26 +2,28 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_contracts.contract import NO_LICENCE, DataContract, load_contract, spdx
 from data_contracts.digests import Digest, sha256_file, sha256_json
 from data_contracts.errors import BadInput
-from data_contracts.ledger import ConsentBasis, LedgerEntry
+from data_contracts.ledger import ConsentBasis, LedgerEntry, Origin
 from data_contracts.manifests import DatasetManifest, SourceRef
 from data_contracts.policy import Decision, judge, load_policy
 from data_contracts.ratings import Label
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.recipes.product import Product, Source
-from pipelines.stages.data.adjudicate import ratings_of, settle
+from pipelines.stages.data.adjudicate import Ballot, ratings_of
 from pipelines.stages.data.convert import convert
-from pipelines.stages.data.rows import Dropped, Item, Outcome, load, named, step
+from pipelines.stages.data.item import Dropped, Item, Row
+from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
 from pipelines.stages.data.unfit import without_unfit
-from pipelines.stages.protocols import Parts, Row
+from pipelines.stages.protocols import Parts
 
 _COPIES = "fetched"
 _BASES: dict[str, ConsentBasis] = {
@@ -40,18 +42,20 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
             parts.store.put_manifest(contract)
             fetched.append((source, contract, _ref(source, contract, path), path))
 
-        def work() -> Outcome:
-            kept: list[Item] = []
-            dropped: list[Dropped] = []
+        def work(out: Outlet) -> Outcome:
             for source, contract, ref, path in fetched:
-                good, bad = _records(parts, source, contract, list(read(path, source.url)))
-                if all(drop.code == "unreadable" for drop in bad) and not good:
-                    first = f": {bad[0].reason}" if bad else ""
+                readable, first = False, ""
+                for records in batched(read(path, source.url)):
+                    good, bad = _records(parts, source, contract, ref, records)
+                    for item in _entered(parts, good):
+                        out.keep(item)
+                    for drop in bad:
+                        out.drop(drop)
+                    readable = readable or bool(good) or any(drop.code != "unreadable" for drop in bad)
+                    first = first or (f": {bad[0].reason}" if bad else "")
+                if not readable:
                     raise BadInput(f"source {source.url} has no readable row{first}")
-                parts.ledger.record(_entry(item, contract, ref) for item in good)
-                kept += good
-                dropped += bad
-            return Outcome(kept, dropped, sources=tuple(ref for _, _, ref, _ in fetched))
+            return Outcome(sources=tuple(ref for _, _, ref, _ in fetched))
 
         config = [ref.payload() | {"kind": source.kind} for source, _, ref, _ in fetched]
         modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.sources"]
@@ -61,21 +65,19 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
 def contracted(parts: Parts, product: Product, raw: DatasetManifest) -> tuple[DatasetManifest, bool]:
     """The records that keep their contract and are a conversation or a preference pair."""
 
-    def work() -> Outcome:
+    def work(out: Outlet) -> Outcome:
         contracts = _contracts(product)
         repeats = {url: Repeats(contract) for url, (_, contract) in contracts.items()}
-        kept: list[Item] = []
-        dropped: list[Dropped] = []
         for item in load(parts, raw):
             source, contract = contracts[item.row["source"]]
             record = item.row["values"]
             reasons = check_row(contract, record) or repeats[source.url].check(record) or _unlike(source, record)
             if reasons:
                 where = f"{source.url}, contract {contract.id}: "
-                dropped.append(Dropped(item, "contract", where + "; ".join(reasons)))
+                out.drop(Dropped(item, "contract", where + "; ".join(reasons)))
             else:
-                kept.append(item)
-        return Outcome(kept, dropped)
+                out.keep(item)
+        return Outcome()
 
     modules = [
         "pipelines.stages.data.ingest",
@@ -92,31 +94,35 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
     policy = load_policy(product.file("data_policy", product.data_policy))
     policy.rule(product.purpose)
 
-    def work() -> Outcome:
+    def work(out: Outlet) -> Outcome:
         contracts = _contracts(product)
-        sources = {url: source for url, (source, _) in contracts.items()}
-        settled = settle(load(parts, contracted), sources, policy.preferences, parts.keyring.subject)
-        records = settled.kept
-        entries = parts.ledger.entries(item.name for item in records)
-        rows = [_training_row(item, *contracts[item.row["source"]], settled.better) for item in records]
-        items = named(parts, ((item.subject, row) for item, row in zip(records, rows, strict=True)))
-        kept: list[Item] = []
-        dropped = list(settled.dropped)
-        children: list[LedgerEntry] = []
-        decisions: Counter[tuple[str, Digest, str, Decision]] = Counter()
-        for record, item in zip(records, items, strict=True):
-            entry = entries[record.name].model_copy(update={"row": item.name, "parents": (record.name,)})
-            children.append(entry)
-            _, contract = contracts[entry.source]
-            decision = judge(policy, product.purpose, entry, contract.terms)
-            decisions[entry.source, entry.contract, entry.licence, decision] += 1
-            if decision.verdict == "block":
-                dropped.append(Dropped(item, decision.code, f"{entry.source}: {decision.reason}"))
-            else:
-                kept.append(item)
-        parts.ledger.record(children)
-        fit, unfit = without_unfit(parts.pii, kept)
-        return Outcome(fit, dropped + unfit, facts={"decisions": _told(decisions)} | settled.facts)
+        ballot = Ballot({url: source for url, (source, _) in contracts.items()}, policy.preferences)
+        decisions: Counter[tuple[Origin, Decision]] = Counter()
+        judged: dict[str, Decision] = {}
+        for records in batched(load(parts, contracted)):
+            settled: list[tuple[Item, Label]] = []
+            for record in records:
+                ruled = ballot.settle(record)
+                if isinstance(ruled, Dropped):
+                    out.drop(ruled)
+                else:
+                    settled.append((record, ruled))
+            rows = [_training_row(record, *contracts[record.row["source"]], better) for record, better in settled]
+            items = derive(parts, [record for record, _ in settled], rows)
+            allowed: list[Item] = []
+            for item in items:
+                origin = item.origin
+                if origin.text not in judged:
+                    judged[origin.text] = judge(policy, product.purpose, origin, contracts[origin.source][1].terms)
+                decision = judged[origin.text]
+                decisions[origin, decision] += 1
+                if decision.verdict == "block":
+                    out.drop(Dropped(item, decision.code, f"{origin.source}: {decision.reason}"))
+                else:
+                    allowed.append(item)
+            for each in without_unfit(parts.pii, allowed):
+                out.drop(each) if isinstance(each, Dropped) else out.keep(each)
+        return Outcome({"decisions": _told(decisions)} | ballot.facts(parts.keyring.subject))
 
     modules = [
         "pipelines.stages.data.ingest",
@@ -136,11 +142,14 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
     return step(parts, product, "ledgered", modules, config, [contracted], work, policy=policy.digest)
 
 
-def _told(decisions: Counter[tuple[str, Digest, str, Decision]]) -> list[dict[str, Any]]:
+def _told(decisions: Counter[tuple[Origin, Decision]]) -> list[dict[str, Any]]:
     """What the policy decided, by source and licence, with the reason and how many rows it met."""
+    met: Counter[tuple[str, Digest, str, Decision]] = Counter()
+    for (origin, decision), rows in decisions.items():
+        met[origin.source, origin.contract, origin.licence, decision] += rows
     return [
         {"source": source, "contract": contract, "licence": licence, "rows": rows} | decision.payload()
-        for (source, contract, licence, decision), rows in sorted(decisions.items(), key=str)
+        for (source, contract, licence, decision), rows in sorted(met.items(), key=str)
     ]
 
 
@@ -175,7 +184,7 @@ def _ref(source: Source, contract: DataContract, path: Path) -> SourceRef:
 
 
 def _records(
-    parts: Parts, source: Source, contract: DataContract, records: list[Record]
+    parts: Parts, source: Source, contract: DataContract, ref: SourceRef, records: list[Record]
 ) -> tuple[list[Item], list[Dropped]]:
     """Named records, and the lines that are left out with nothing kept of them: what cannot be read, and what is about
     a person who was erased. Such a line belongs to its source, as its person is not known, or may not be known."""
@@ -184,20 +193,31 @@ def _records(
     rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
     subjects = [_subject(parts, contract, row) for row in rows]
     erased = parts.keyring.erased(subjects)
-    kept = named(parts, ((who, row) for who, row in zip(subjects, rows, strict=True) if who not in erased))
+    origins = _Origins(contract, ref)
+    kept = named(
+        parts,
+        [(who, origins.of(row["values"]), row) for who, row in zip(subjects, rows, strict=True) if who not in erased],
+    )
     left_out = [(record.line, "unreadable", record.fault) for record in records if record.fault]
     left_out += [
         (record.line, "erased", "is about a person who was erased; take it out of the source")
         for record, who in zip(good, subjects, strict=True)
         if who in erased
     ]
-    lines: list[Row] = [{"source": source.url, "line": line} for line, _, _ in left_out]
     unknown = parts.keyring.subject(f"unreadable:{source.url}")
+    lines = named(parts, [(unknown, origins.of({}), {"source": source.url, "line": line}) for line, _, _ in left_out])
     dropped = [
         Dropped(item, code, f"{source.url}, line {line} {why}")
-        for item, (line, code, why) in zip(named(parts, ((unknown, line) for line in lines)), left_out, strict=True)
+        for item, (line, code, why) in zip(lines, left_out, strict=True)
     ]
     return kept, dropped
+
+
+def _entered(parts: Parts, items: list[Item]) -> list[Item]:
+    """The records under the terms that the ledger has of them: of a record that was there before, the first."""
+    parts.ledger.record(LedgerEntry(row=each.name, subject=each.subject, origin=each.origin) for each in items)
+    entries = parts.ledger.entries(item.name for item in items)
+    return [replace(item, origin=entries[item.name].origin) for item in items]
 
 
 def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
@@ -207,23 +227,33 @@ def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
     return pseudonym(parts, str(person)) if person else parts.keyring.subject(f"record:{sha256_json(row)}")
 
 
-def _entry(item: Item, contract: DataContract, ref: SourceRef) -> LedgerEntry:
-    """What the contract and the record state; what nobody states is NOASSERTION and none, which no policy allows."""
-    terms, values = contract.terms, item.row["values"]
-    licence = terms.licence or spdx(str(values.get(terms.licenceField or ""))) or NO_LICENCE
-    return LedgerEntry(
-        row=item.name,
-        subject=item.subject,
-        source=ref.url,
-        source_digest=ref.content,
-        contract=ref.contract,
-        licence=licence,
-        consent=terms.consent or _BASES.get(str(values.get(terms.consentField or "")), "none"),
-        purposes=terms.purposes,
-        retain_until=terms.retainUntil,
-        tier=terms.tier,
-        synthetic_depth=max(terms.syntheticDepth, _depth(values.get(terms.syntheticDepthField or ""))),
-    )
+class _Origins:
+    """What the contract and a record state; what nobody states is NOASSERTION and none, which no policy allows."""
+
+    def __init__(self, contract: DataContract, ref: SourceRef) -> None:
+        self._contract, self._ref = contract, ref
+        self._known: dict[tuple[str, ...], Origin] = {}
+
+    def of(self, values: Row) -> Origin:
+        terms = self._contract.terms
+        stated = tuple(
+            str(values.get(field or "") or "")
+            for field in (terms.licenceField, terms.consentField, terms.syntheticDepthField)
+        )
+        if stated not in self._known:
+            licence, consent, depth = stated
+            self._known[stated] = Origin(
+                source=self._ref.url,
+                source_digest=self._ref.content,
+                contract=self._ref.contract,
+                licence=terms.licence or spdx(licence) or NO_LICENCE,
+                consent=terms.consent or _BASES.get(consent, "none"),
+                purposes=terms.purposes,
+                retain_until=terms.retainUntil,
+                tier=terms.tier,
+                synthetic_depth=max(terms.syntheticDepth, _depth(depth)),
+            )
+        return self._known[stated]
 
 
 def _depth(value: object) -> int:
@@ -244,14 +274,14 @@ def _unlike(source: Source, record: Row) -> list[str]:
     return []
 
 
-def _training_row(record: Item, source: Source, contract: DataContract, better: Mapping[Digest, Label]) -> Row:
+def _training_row(record: Item, source: Source, contract: DataContract, better: Label) -> Row:
     """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like,
     ``label`` (where the contract has one) is its class in the mixture."""
     values, terms = record.row["values"], contract.terms
     group = values.get(terms.groupKey) if terms.groupKey else None
     names = {"record": record.name, "group": str(group) if group else None}
     label = {"label": str(values.get(terms.labelKey))} if terms.labelKey else {}
-    return convert(source, values, better.get(record.name, "first")) | names | label
+    return convert(source, values, better) | names | label
 
 
 def _contracts(product: Product) -> dict[str, tuple[Source, DataContract]]:

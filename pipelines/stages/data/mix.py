@@ -9,8 +9,9 @@ from data_contracts.contract import DataContract
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import check_human_floor, judge, load_policy
 from pipelines.recipes.product import Product
-from pipelines.stages.data.proportions import in_proportion
-from pipelines.stages.data.rows import Dropped, Item, Outcome, draw, load, step
+from pipelines.stages.data.item import Dropped, Item
+from pipelines.stages.data.proportions import Candidate, in_proportion
+from pipelines.stages.data.rows import Outcome, Outlet, batched, draw, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.data.toxicity import offending
 from pipelines.stages.protocols import Parts
@@ -31,41 +32,45 @@ def mixture(
 
     replay_sources = {source.url for source in product.sources if source.replay}
 
-    def work() -> Outcome:
-        items = load(parts, decontaminated)
-        entries = parts.ledger.entries(item.name for item in items)
-        kept: list[Item] = []
-        dropped: list[Dropped] = []
-        offences = offending(parts, policy, items)
-        for item in items:
-            entry = entries[item.name]
-            decision = judge(policy, product.purpose, entry, terms[entry.contract])
-            if entry.retain_until in passed:
-                dropped.append(Dropped(item, "expired", f"{entry.source}: was to be kept until {entry.retain_until}"))
-            elif item.name in offences:
-                dropped.append(offences[item.name])
-            elif draw(["mixture", product.split.seed], item.row) < decision.share:
-                kept.append(item)
-            else:
-                dropped.append(Dropped(item, "weight", decision.reason))
-        replayed = {item.name for item in kept if entries[item.name].source in replay_sources}
-        kept, out_of_proportion = in_proportion(product.mixture, product.split.seed, kept, replayed)
-        dropped += out_of_proportion
-        synthetic = sum(entries[item.name].synthetic_depth > 0 for item in kept)
-        if kept:
-            check_human_floor(rule, len(kept), synthetic)
+    def work(out: Outlet) -> Outcome:
+        candidates: list[Candidate] = []
+        with parts.datasets.spool() as spool:
+            for items in batched(load(parts, decontaminated)):
+                offences = offending(parts, policy, items)
+                for item in items:
+                    origin = item.origin
+                    decision = judge(policy, product.purpose, origin, terms[origin.contract])
+                    if origin.retain_until in passed:
+                        told = f"{origin.source}: was to be kept until {origin.retain_until}"
+                        out.drop(Dropped(item, "expired", told))
+                    elif item.name in offences:
+                        out.drop(offences[item.name])
+                    elif draw(["mixture", product.split.seed], item.content) < decision.share:
+                        replayed = origin.source in replay_sources
+                        candidates.append(Candidate(item.name, item.content, item.row.get("label"), replayed))
+                        spool.add(item, item.content)
+                    else:
+                        out.drop(Dropped(item, "weight", decision.reason))
+            excess = in_proportion(product.mixture, product.split.seed, candidates)
+            made = _Made()
+            for item, _ in spool:
+                if item.name in excess:
+                    out.drop(Dropped(item, *excess[item.name]))
+                else:
+                    made.add(item)
+                    out.keep(item)
+        if made.sizes:
+            check_human_floor(rule, len(made.sizes), made.synthetic)
         waiver = rule.human_floor_waiver
         return Outcome(
-            kept,
-            dropped,
-            facts={
-                "synthetic_rows": synthetic,
-                "max_synthetic_depth": max((entries[item.name].synthetic_depth for item in kept), default=0),
+            {
+                "synthetic_rows": made.synthetic,
+                "max_synthetic_depth": made.depth,
                 "human_floor": rule.human_floor,
                 "human_floor_waiver": waiver.payload() if waiver else None,
-                "lengths": _lengths(kept),
-                "replay_rows": sum(item.name in replayed for item in kept),
-                "largest_label_share": _largest_label(kept),
+                "lengths": _lengths(made.sizes),
+                "replay_rows": sum(each.replayed and each.name not in excess for each in candidates),
+                "largest_label_share": _largest(made.labels),
             },
         )
 
@@ -85,13 +90,28 @@ def mixture(
     return step(parts, product, "mixture", modules, config, [decontaminated], work)
 
 
-def _largest_label(items: list[Item]) -> float | None:
+class _Made:
+    """What the mixture's rows add up to."""
+
+    def __init__(self) -> None:
+        self.synthetic = self.depth = 0
+        self.sizes: list[int] = []
+        self.labels: Counter[str] = Counter()
+
+    def add(self, item: Item) -> None:
+        self.synthetic += item.origin.synthetic_depth > 0
+        self.depth = max(self.depth, item.origin.synthetic_depth)
+        self.sizes.append(len(asked(item.row)) + len(answered(item.row)))
+        if "label" in item.row:
+            self.labels[item.row["label"]] += 1
+
+
+def _largest(labels: Counter[str]) -> float | None:
     """Share of the commonest label among the rows that have one."""
-    counts = Counter(item.row["label"] for item in items if "label" in item.row)
-    return round(max(counts.values()) / counts.total(), 6) if counts else None
+    return round(max(labels.values()) / labels.total(), 6) if labels else None
 
 
-def _lengths(items: list[Item]) -> JsonValue:
+def _lengths(sizes: list[int]) -> JsonValue:
     """Characters that are said in a row: the fewest, the middle number, the most."""
-    sizes = sorted(len(asked(item.row)) + len(answered(item.row)) for item in items) or [0]
-    return {"min": sizes[0], "median": sizes[len(sizes) // 2], "max": sizes[-1]}
+    ordered = sorted(sizes) or [0]
+    return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_contracts.errors import BadInput
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.sources import FORMATS, read
-from pipelines.stages.protocols import Row
 
 
 @dataclass

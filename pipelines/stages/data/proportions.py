@@ -4,25 +4,31 @@ Which rows stay is drawn by their content and the product's seed, so that it is 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
+from typing import NamedTuple
 
+from data_contracts.digests import Digest
 from data_contracts.errors import Refused
 from pipelines.recipes.product import MixtureRule
-from pipelines.stages.data.rows import Dropped, Item, draw
+from pipelines.stages.data.rows import draw
 
 
-def in_proportion(
-    rule: MixtureRule, seed: int, items: Sequence[Item], replayed: set[str]
-) -> tuple[list[Item], list[Dropped]]:
-    """The items (in their order) that the proportions leave, and those that they drop; ``replayed`` are names of
-    items. Raises `Refused` where no choice of rows can keep them."""
-    ordered = sorted(items, key=lambda item: draw(["proportions", seed], item.row))
-    dropped = _over_ceiling(rule, [item for item in ordered if item.name not in replayed])
-    out = {drop.item.name for drop in dropped}
-    dropped += _over_replay(rule, [item for item in ordered if item.name not in out], replayed)
-    out = {drop.item.name for drop in dropped}
-    return [item for item in items if item.name not in out], dropped
+class Candidate(NamedTuple):
+    """A row as far as proportions are concerned."""
+
+    name: Digest
+    content: Digest
+    label: str | None
+    replayed: bool
+
+
+def in_proportion(rule: MixtureRule, seed: int, rows: Iterable[Candidate]) -> dict[Digest, tuple[str, str]]:
+    """Name -> (code, reason) of the rows that the proportions leave out. Raises `Refused` where no choice of rows can
+    keep them."""
+    ordered = sorted(rows, key=lambda row: draw(["proportions", seed], row.content))
+    dropped = _over_ceiling(rule, [row for row in ordered if not row.replayed])
+    return dropped | _over_replay(rule, [row for row in ordered if row.name not in dropped])
 
 
 def ceiling(counts: Sequence[int], share: float) -> int:
@@ -34,36 +40,38 @@ def ceiling(counts: Sequence[int], share: float) -> int:
     return 0
 
 
-def _over_ceiling(rule: MixtureRule, ordered: list[Item]) -> list[Dropped]:
-    labelled = [item for item in ordered if "label" in item.row]
-    if rule.max_label_share is None or not labelled:
-        return []
-    most = ceiling(list(Counter(item.row["label"] for item in labelled).values()), rule.max_label_share)
+def _over_ceiling(rule: MixtureRule, ordered: list[Candidate]) -> dict[Digest, tuple[str, str]]:
+    labels = Counter(row.label for row in ordered if row.label is not None)
+    if rule.max_label_share is None or not labels:
+        return {}
+    most = ceiling(list(labels.values()), rule.max_label_share)
     if most == 0:
-        labels = len({item.row["label"] for item in labelled})
         raise Refused(
-            f"mixture: max_label_share {rule.max_label_share:g} cannot be kept with {labels} labels: allow at least "
-            f"{ceil(1000 / labels) / 1000:g}, or add rows of other labels"
+            f"mixture: max_label_share {rule.max_label_share:g} cannot be kept with {len(labels)} labels: allow at "
+            f"least {ceil(1000 / len(labels)) / 1000:g}, or add rows of other labels"
         )
+    reason = f"its label has {most} rows already, max_label_share is {rule.max_label_share:g}"
     seen: Counter[str] = Counter()
-    dropped = []
-    for item in labelled:
-        seen[item.row["label"]] += 1
-        if seen[item.row["label"]] > most:
-            reason = f"its label has {most} rows already, max_label_share is {rule.max_label_share:g}"
-            dropped.append(Dropped(item, "label-share", reason))
+    dropped = {}
+    for row in ordered:
+        if row.label is not None:
+            seen[row.label] += 1
+            if seen[row.label] > most:
+                dropped[row.name] = ("label-share", reason)
     return dropped
 
 
-def _over_replay(rule: MixtureRule, ordered: list[Item], replayed: set[str]) -> list[Dropped]:
-    again = [item for item in ordered if item.name in replayed]
+def _over_replay(rule: MixtureRule, ordered: list[Candidate]) -> dict[Digest, tuple[str, str]]:
+    again = [row for row in ordered if row.replayed]
     if not again and not rule.replay_share:
-        return []
+        return {}
     wanted = round(rule.replay_share / (1 - rule.replay_share) * (len(ordered) - len(again)))
     if len(again) < wanted:
         raise Refused(
             f"mixture: replay_share {rule.replay_share:g} needs {wanted} rows of replay sources and {len(again)} are "
             "left: add general data, or lower the share"
         )
-    reason = f"replay_share {rule.replay_share:g} is reached with {wanted} rows"
-    return [Dropped(item, "replay-share", reason) for item in again[wanted:]]
+    return {
+        row.name: ("replay-share", f"replay_share {rule.replay_share:g} is reached with {wanted} rows")
+        for row in again[wanted:]
+    }

@@ -1,92 +1,118 @@
-"""Named rows, and the frame of every data step: read, work, write, balance the counts, manifest last."""
+"""The frame of every data step: read, work, write, balance the counts, manifest last. Rows stream through it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import Digest, hex_of, merkle_root, row_name, sha256_json
+from data_contracts.digests import Digest, canonical_json, hex_of, row_name, sha256_json
 from data_contracts.errors import Missing, Refused, Tampered
-from data_contracts.ledger import LedgerEntry
+from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
 from pipelines.recipes.product import Product
-from pipelines.stages.data.integrity import check_dataset, checked, ledger_root
-from pipelines.stages.protocols import ROWS_LOCK, Parts, Row
+from pipelines.stages.data.integrity import check_dataset
+from pipelines.stages.data.item import Dropped, Item, Row
+from pipelines.stages.protocols import ROWS_LOCK, Parts, Sealed, Spool
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Item:
-    """A row under its name. ``subject`` is a pseudonym."""
-
-    name: Digest
-    subject: str
-    row: Row
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A row that a step rejects: a code for the counts, a reason (without values of the row) for people."""
-
-    item: Item
-    code: str
-    reason: str
+_BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    kept: list[Item]
-    dropped: list[Dropped] = field(default_factory=list)
+    """What a step says of its rows, once they are all through."""
+
     facts: dict[str, Any] = field(default_factory=dict)
     sources: tuple[SourceRef, ...] = ()
     parts: dict[str, Digest] = field(default_factory=dict)
 
 
-def named(parts: Parts, rows: Iterable[tuple[str, Row]]) -> list[Item]:
-    """Name (subject, row) pairs under their subjects' keys, which are made where there are none."""
-    pairs = list(rows)
-    keys = parts.keyring.keys(subject for subject, _ in pairs)
-    return [Item(row_name(keys[subject], row), subject, row) for subject, row in pairs]
+class Outlet:
+    """Where a step puts its rows, in any order: they are written in that of their content."""
+
+    def __init__(self, kept: Spool, dropped: Spool) -> None:
+        self._kept, self._dropped = kept, dropped
+        self._subjects: set[str] = set()
+        self.origins: dict[str, Origin] = {}
+        self.rows: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.example = ""
+
+    def keep(self, item: Item) -> None:
+        self.origins[item.origin.text] = item.origin
+        self.rows[item.origin.text] += 1
+        self._subjects.add(item.subject)
+        self._kept.add(item, item.content)
+
+    def drop(self, dropped: Dropped) -> None:
+        self.codes[dropped.code] += 1
+        self.example = self.example or dropped.reason
+        self._subjects.add(dropped.item.subject)
+        self._dropped.add(dropped.item, dropped.item.name, f"{dropped.code}: {dropped.reason}")
+
+    def write(self, parts: Parts, key: Digest) -> tuple[Sealed, Digest]:
+        """Rows and quarantine (its root), unless a subject was erased while the step worked. Raises `Refused` then."""
+        with parts.locks.hold(ROWS_LOCK):
+            if gone := parts.keyring.erased(self._subjects):
+                raise Refused(f"{len(gone)} subjects were erased meanwhile: run the step again, which leaves them out")
+            sealed = parts.datasets.write(item for item, _ in self._kept)
+            return sealed, parts.datasets.quarantine(key, self._dropped)
 
 
-def load(parts: Parts, manifest: DatasetManifest) -> list[Item]:
-    """All rows of a data set in the order of their content, which is the same in every installation. Raises
-    `Tampered` or `Missing` when a row is not what its name says, and `Refused` when one was erased."""
-    rows, problems = checked(parts, manifest)
-    for problem in problems:
-        where = f"data set {manifest.digest} ({manifest.stage} of {manifest.product}): {problem.text}"
-        if problem.kind == "erased":
-            raise Refused(f"{where}; make the data anew from its sources")
-        raise (Missing if problem.kind == "missing" else Tampered)(where)
-    return sorted((Item(*each) for each in rows), key=lambda item: content(item.row))
+def batched(things: Iterable[T], size: int = _BATCH) -> Iterator[list[T]]:
+    left = iter(things)
+    while some := list(islice(left, size)):
+        yield some
 
 
-def content(row: Row) -> Digest:
-    """Digest of what a row says, apart from the installation's names: kind, and example or pair."""
-    return sha256_json({key: value for key, value in row.items() if key != "record"})
+def named(parts: Parts, rows: Sequence[tuple[str, Origin, Row]]) -> list[Item]:
+    """Name (subject, origin, row) triples under their subjects' keys, which are made where there are none."""
+    keys = parts.keyring.keys(subject for subject, _, _ in rows)
+    texts = [canonical_json(row).decode() for _, _, row in rows]
+    return [
+        Item(row_name(keys[subject], text), subject, origin, text)
+        for (subject, origin, _), text in zip(rows, texts, strict=True)
+    ]
 
 
-def draw(salt: JsonValue, row: Row) -> float:
-    """A number in [0, 1) that the row's content and the salt fix, in every installation."""
-    return int(hex_of(sha256_json([salt, content(row)]))[:13], 16) / 16**13
+def load(parts: Parts, manifest: DatasetManifest) -> Iterator[Item]:
+    """The rows of a data set in the order of their content, which is the same in every installation. All are held to
+    the manifest's seal before the first is handed out. Raises `Tampered` or `Missing` when they are not what was
+    written, and `Refused` when one was erased."""
+    erased = parts.keyring.erased(subject for _, subject in parts.datasets.names(manifest.root))
+    if erased or parts.datasets.content(manifest.root) != manifest.facts["content"]:
+        where = f"data set {manifest.digest} ({manifest.stage} of {manifest.product}): "
+        for problem in check_dataset(parts, manifest):
+            if problem.kind == "erased":
+                raise Refused(f"{where}{problem.text}; make the data anew from its sources")
+            raise (Missing if problem.kind == "missing" else Tampered)(where + problem.text)
+    return parts.datasets.read(manifest.root)
+
+
+def draw(salt: JsonValue, content: Digest) -> float:
+    """A number in [0, 1) that a row's content and the salt fix, in every installation."""
+    return int(hex_of(sha256_json([salt, content]))[:13], 16) / 16**13
 
 
 def derive(parts: Parts, old: Sequence[Item], new: Sequence[Row]) -> list[Item]:
     """Rows made from rows, one to one: each gets its name and a ledger entry with its parent and that one's terms."""
-    entries = parts.ledger.entries(item.name for item in old)
-    items = named(parts, ((item.subject, row) for item, row in zip(old, new, strict=True)))
-    parts.ledger.record(
-        _child(entries[before.name], after)
-        for before, after in zip(old, items, strict=True)
-        if after.name != before.name
-    )
+    items = named(parts, [(item.subject, item.origin, row) for item, row in zip(old, new, strict=True)])
+    enter(parts, zip(old, items, strict=True))
     return items
 
 
-def _child(parent: LedgerEntry, item: Item) -> LedgerEntry:
-    return parent.model_copy(update={"row": item.name, "parents": (parent.row,)})
+def enter(parts: Parts, made: Iterable[tuple[Item, Item]]) -> None:
+    """Put (parent, row) pairs into the ledger; a row that is its own parent is there already."""
+    parts.ledger.record(
+        LedgerEntry(row=item.name, subject=item.subject, origin=item.origin, parents=(parent.name,))
+        for parent, item in made
+        if item.name != parent.name
+    )
 
 
 def step(
@@ -96,46 +122,43 @@ def step(
     modules: Sequence[str],
     config: Any,
     inputs: Sequence[DatasetManifest],
-    work: Callable[[], Outcome],
+    work: Callable[[Outlet], Outcome],
     policy: Digest | None = None,
 ) -> tuple[DatasetManifest, bool]:
     """Run ``work`` unless its result is remembered and still whole: rows, quarantine, ledger, then the manifest."""
-    code = code_version(__name__, *modules)
+    code = code_version(__name__, "pipelines.stages.data.item", *modules)
     key = action_key(f"data/{stage}", code, {"product": product.name, "step": config}, [each.digest for each in inputs])
 
     def make() -> DatasetManifest:
-        outcome = work()
-        if not outcome.kept:
-            reasons = Counter(drop.code for drop in outcome.dropped)
-            told = ", ".join(f"{count} {code}" for code, count in reasons.most_common()) or "it got none"
-            first = f"; for example: {outcome.dropped[0].reason}" if outcome.dropped else ""
-            raise Refused(f"{product.name}: no row is left after {stage} ({told}){first}")
-        root = _write(parts, key, outcome)
-        counts = Counts(
-            rows_in=len(outcome.kept) + len(outcome.dropped),
-            rows_out=len(outcome.kept),
-            dropped=dict(sorted(Counter(drop.code for drop in outcome.dropped).items())),
-        )
-        entries = parts.ledger.entries(item.name for item in outcome.kept)
+        with parts.datasets.spool() as kept, parts.datasets.spool() as dropped:
+            out = Outlet(kept, dropped)
+            outcome = work(out)
+            rows = out.rows.total()
+            if not rows:
+                told = ", ".join(f"{count} {code}" for code, count in out.codes.most_common()) or "it got none"
+                first = f"; for example: {out.example}" if out.example else ""
+                raise Refused(f"{product.name}: no row is left after {stage} ({told}){first}")
+            sealed, quarantine = out.write(parts, key)
+        origins = [(out.origins[text], count) for text, count in out.rows.items()]
+        synthetic = sum(count for origin, count in origins if origin.synthetic_depth)
         facts: dict[str, JsonValue] = {
-            "licences": _counted(entry.licence for entry in entries.values()),
-            "tiers": _counted(entry.tier for entry in entries.values()),
-            "origins": _origins(entries.values()),
-            "quarantine": merkle_root(drop.item.name for drop in outcome.dropped),
-            "ledger": ledger_root(entries.values()),
+            "licences": _counted((origin.licence, count) for origin, count in origins),
+            "tiers": _counted((origin.tier, count) for origin, count in origins),
+            "origins": _origins(origins),
+            "quarantine": quarantine,
+            "content": sealed.content,
+            "ledger": sealed.ledger,
         }
         return DatasetManifest(
             product=product.name,
             stage=stage,
-            root=root,
-            counts=counts,
+            root=sealed.root,
+            counts=Counts(rows_in=rows + out.codes.total(), rows_out=rows, dropped=dict(sorted(out.codes.items()))),
             inputs=tuple(each.digest for each in inputs),
             sources=outcome.sources or (inputs[0].sources if inputs else ()),
             policy=policy or (inputs[0].policy if inputs else None),
             parts=outcome.parts,
-            synthetic_share=round(
-                sum(entries[i.name].synthetic_depth > 0 for i in outcome.kept) / len(outcome.kept), 6
-            ),
+            synthetic_share=round(synthetic / rows, 6),
             facts=facts | outcome.facts,
             action_key=key,
         )
@@ -146,27 +169,19 @@ def step(
     return made, hit
 
 
-def _origins(entries: Iterable[LedgerEntry]) -> JsonValue:
+def _counted(counts: Iterable[tuple[str, int]]) -> JsonValue:
+    total: Counter[str] = Counter()
+    for word, count in counts:
+        total[word] += count
+    return dict(sorted(total.items()))
+
+
+def _origins(counts: Iterable[tuple[Origin, int]]) -> JsonValue:
     """How many rows came from which source, under which contract and licence."""
-    counted = Counter((entry.source, entry.contract, entry.licence) for entry in entries)
+    total: Counter[tuple[str, Digest, str]] = Counter()
+    for origin, count in counts:
+        total[origin.source, origin.contract, origin.licence] += count
     return [
         {"source": source, "contract": contract, "licence": licence, "rows": rows}
-        for (source, contract, licence), rows in sorted(counted.items())
+        for (source, contract, licence), rows in sorted(total.items())
     ]
-
-
-def _write(parts: Parts, key: Digest, outcome: Outcome) -> Digest:
-    """Rows and quarantine, unless a subject was erased while the step worked. Raises `Refused` then."""
-    items = [*outcome.kept, *(drop.item for drop in outcome.dropped)]
-    with parts.locks.hold(ROWS_LOCK):
-        if gone := parts.keyring.erased(item.subject for item in items):
-            raise Refused(f"{len(gone)} subjects were erased meanwhile: run the step again, which leaves them out")
-        root = parts.datasets.write((item.name, item.subject, item.row) for item in outcome.kept)
-        parts.datasets.quarantine(
-            key, ((d.item.name, d.item.subject, f"{d.code}: {d.reason}", d.item.row) for d in outcome.dropped)
-        )
-    return root
-
-
-def _counted(words: Iterable[str]) -> JsonValue:
-    return dict(sorted(Counter(words).items()))

@@ -13,9 +13,10 @@ from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import PiiRule, load_policy
 from pipelines.recipes.product import ROOT, Product
 from pipelines.stages.data.certificate import certify, read_labelled, require
-from pipelines.stages.data.rows import Outcome, content, derive, load, step
+from pipelines.stages.data.item import Row, content_of
+from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, step
 from pipelines.stages.data.substitutes import assign
-from pipelines.stages.protocols import Finding, Parts, Row
+from pipelines.stages.protocols import Finding, Parts
 
 _SEPARATOR = "\n\n"
 _LOOSE = ("PERSON", "LOCATION")
@@ -32,20 +33,24 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
     `Refused` when it finds too little."""
     rule = load_policy(product.file("data_policy", product.data_policy)).pii
 
-    def work() -> Outcome:
+    def work(out: Outlet) -> Outcome:
         certificate = _certificate(parts, rule) if rule else None
-        items = load(parts, ledgered)
-        found = parts.pii.find([_SEPARATOR.join(_texts(item.row)) for item in items], REPLACED)
         kinds: Counter[str] = Counter()
-        rows: list[Row] = []
         touched = 0
-        for item, findings in zip(items, found, strict=True):
-            values = _values(_SEPARATOR.join(_texts(item.row)), findings)
-            kinds.update(values.values())
-            touched += bool(values)
-            rows.append(scrub(item.row, values) | {"record": item.row["record"], "group": item.row["group"]})
-        facts = {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched, "certificate": certificate}
-        return Outcome(derive(parts, items, rows), facts=facts)
+        for items in batched(load(parts, ledgered)):
+            texts = [_SEPARATOR.join(_texts(item.row)) for item in items]
+            rows: list[Row] = []
+            for item, text, findings in zip(items, texts, parts.pii.find(texts, REPLACED), strict=True):
+                values = _values(text, findings)
+                kinds.update(values.values())
+                touched += bool(values)
+                kept = {"record": item.row["record"], "group": item.row["group"]}
+                rows.append(scrub(item.row, values) | kept if values else item.row)
+            for item in derive(parts, items, rows):
+                out.keep(item)
+        return Outcome(
+            {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched, "certificate": certificate}
+        )
 
     modules = [
         "pipelines.stages.data.scrub",
@@ -96,7 +101,7 @@ def scrub(row: Row, values: dict[str, str]) -> Row:
 def _replacements(row: Row, values: dict[str, str]) -> dict[str, str]:
     """Original -> stand-in. Which one is drawn by the row's content: the same in every installation, unlike between
     rows, and never one that the row holds already."""
-    start = int(hex_of(content(row))[:8], 16)
+    start = int(hex_of(content_of(row))[:8], 16)
     held = _SEPARATOR.join(_texts(row)).casefold()
     chosen = assign(values, held, start)
     for value, kind in values.items():

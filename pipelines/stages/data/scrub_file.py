@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import BadInput
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_row
 from pipelines.stages.data.scrub_text import Operator, leaves, read_as, scrubbed
-from pipelines.stages.protocols import BatchEngine, Finding, PiiAnalyzer, Row
+from pipelines.stages.protocols import BatchEngine, Finding, PiiAnalyzer
 
 BATCH_ROWS = 256
 _TELL_EVERY = 10_000

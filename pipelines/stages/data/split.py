@@ -1,14 +1,16 @@
 """Train and validation without a leak: rows of one person, of one template or of nearly one wording stay together."""
 
 from collections import defaultdict
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
-from data_contracts.digests import merkle_root
+from data_contracts.digests import Digest, merkle_root
 from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
+from pipelines.stages.data.item import Item
 from pipelines.stages.data.near import groups, near_pairs
-from pipelines.stages.data.rows import Item, Outcome, derive, draw, load, step
+from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, draw, load, step
 from pipelines.stages.data.texts import asked
 from pipelines.stages.protocols import Parts
 
@@ -29,41 +31,62 @@ def preferences(parts: Parts, product: Product, mixture: DatasetManifest) -> tup
 def _split(
     parts: Parts, product: Product, mixture: DatasetManifest, stage: str, kind: Literal["sft", "preference"]
 ) -> tuple[DatasetManifest, bool]:
-    def work() -> Outcome:
-        items = load(parts, mixture)
-        assigned = _assign(product, items)
-        mine = [(item, split) for item, split in zip(items, assigned, strict=True) if item.row["kind"] == kind]
-        old = [item for item, _ in mine]
-        kept = derive(parts, old, [item.row | {"split": split} for item, split in mine])
-        if missing := [each for each in _SPLITS if each not in {split for _, split in mine}]:
+    def work(out: Outlet) -> Outcome:
+        names: dict[str, list[Digest]] = {each: [] for each in _SPLITS}
+        with parts.datasets.spool() as spool:
+            for item in load(parts, mixture):
+                spool.add(item, item.content)
+            assigned = _assign(product, (item for item, _ in spool))
+            mine = ((item, split) for (item, _), split in zip(spool, assigned, strict=True) if item.row["kind"] == kind)
+            for some in batched(mine):
+                rows = [item.row | {"split": split} for item, split in some]
+                for item, (_, split) in zip(derive(parts, [item for item, _ in some], rows), some, strict=True):
+                    names[split].append(item.name)
+                    out.keep(item)
+        if missing := [split for split, found in names.items() if not found]:
             raise Refused(
                 f"{product.name}: no {kind} row falls into {missing[0]}: add sources of that kind, or rows that are "
                 "not all of one person, template or wording"
             )
-        roots = {each: merkle_root(item.name for item in kept if item.row["split"] == each) for each in _SPLITS}
-        sizes = {each: sum(item.row["split"] == each for item in kept) for each in _SPLITS}
-        return Outcome(kept, parts=roots, facts={"rows": {**sizes}})
+        roots = {split: merkle_root(found) for split, found in names.items()}
+        return Outcome(parts=roots, facts={"rows": {split: len(found) for split, found in names.items()}})
 
     modules = ["pipelines.stages.data.split", "pipelines.stages.data.near", "pipelines.stages.data.texts"]
     config = {"split": product.split.payload(), "threshold": _THRESHOLD}
     return step(parts, product, stage, modules, config, [mixture], work)
 
 
-def _assign(product: Product, items: list[Item]) -> list[str]:
+class _Placed(NamedTuple):
+    """A row as far as its split is concerned."""
+
+    subject: str
+    group: str | None
+    content: Digest
+    kind: str
+
+
+def _assign(product: Product, items: Iterable[Item]) -> list[str]:
     """The split of each row. A group is drawn by its first content and the seed, so that new rows move no old group;
     where the draw leaves a kind without validation rows, its group with the lowest draw goes there."""
+    rows: list[_Placed] = []
+
+    def texts() -> Iterator[str]:
+        for item in items:
+            rows.append(_Placed(item.subject, item.row["group"], item.content, item.row["kind"]))
+            yield asked(item.row)
+
+    links = list(near_pairs(texts(), _THRESHOLD))
     together: defaultdict[str, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        together[f"subject {item.subject}"].append(index)
-        if item.row["group"]:
-            together[f"group {item.row['group']}"].append(index)
-    links = [(members[0], other) for members in together.values() for other in members[1:]]
-    links += near_pairs([asked(item.row) for item in items], _THRESHOLD)
-    leaders = groups(len(items), links)
-    drawn = {leader: draw(["split", product.split.seed], items[leader].row) for leader in set(leaders)}
+    for index, row in enumerate(rows):
+        together[f"subject {row.subject}"].append(index)
+        if row.group:
+            together[f"group {row.group}"].append(index)
+    links += [(members[0], other) for members in together.values() for other in members[1:]]
+    leaders = groups(len(rows), links)
+    drawn = {leader: draw(["split", product.split.seed], rows[leader].content) for leader in set(leaders)}
     held_out = {leader for leader, number in drawn.items() if number < product.split.validation}
     for kind in ("sft", "preference"):
-        mine = {leader for leader, item in zip(leaders, items, strict=True) if item.row["kind"] == kind}
+        mine = {leader for leader, row in zip(leaders, rows, strict=True) if row.kind == kind}
         if mine and not mine & held_out:
             held_out.add(min(mine, key=lambda leader: drawn[leader]))
     return ["validation" if leader in held_out else "train" for leader in leaders]

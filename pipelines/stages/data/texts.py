@@ -1,6 +1,6 @@
 """The texts of a training row that other steps compare."""
 
-from pipelines.stages.protocols import Row
+from pipelines.stages.data.item import Row
 
 
 def asked(row: Row) -> str:

@@ -4,8 +4,8 @@ model would learn to say is scored."""
 from collections.abc import Sequence
 
 from data_contracts.policy import DataPolicy
-from pipelines.stages.data.rows import Dropped, Item
-from pipelines.stages.protocols import Parts, Row
+from pipelines.stages.data.item import Dropped, Item, Row
+from pipelines.stages.protocols import Parts
 
 
 def offending(parts: Parts, policy: DataPolicy, items: Sequence[Item]) -> dict[str, Dropped]:

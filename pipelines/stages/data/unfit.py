@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from data_contracts.records import Message, PreferencePair
 from evals.refusals import asks_for_harm, complies, refuses
-from pipelines.stages.data.rows import Dropped, Item
+from pipelines.stages.data.item import Dropped, Item
 from pipelines.stages.protocols import Finding, PiiAnalyzer
 
 _PERSONAL = {
@@ -47,22 +47,16 @@ class _Said(NamedTuple):
     telling: frozenset[str]
 
 
-def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> tuple[list[Item], list[Dropped]]:
-    """The rows without the pairs that would teach harm, and those with their reasons."""
+def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> Iterator[Item | Dropped]:
+    """The rows in their order; a pair that would teach harm as a drop with its reason."""
     pairs = {
         n: PreferencePair.model_validate(i.row["pair"]) for n, i in enumerate(items) if i.row["kind"] == "preference"
     }
     leaks = _leaks(analyzer, pairs.values())
-    kept: list[Item] = []
-    dropped: list[Dropped] = []
     for number, item in enumerate(items):
         pair = pairs.get(number)
         fault = (next(leaks) or _jailbreak_win(pair) or _exfiltration(pair)) if pair else None
-        if fault:
-            dropped.append(Dropped(item, *fault))
-        else:
-            kept.append(item)
-    return kept, dropped
+        yield Dropped(item, *fault) if fault else item
 
 
 def _leaks(analyzer: PiiAnalyzer, pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str] | None]:

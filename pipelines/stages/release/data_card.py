@@ -46,7 +46,7 @@ def write_data_card(parts: Parts, digest: Digest, folder: Path) -> Path:
     """``card.md``, its plots and ``croissant.json`` under ``folder``, which is made; the page's path. Reads the rows,
     and so refuses a data set that does not hold what its manifest names."""
     manifest = parts.store.get_manifest(digest, DatasetManifest)
-    items = load(parts, manifest)
+    items = list(load(parts, manifest))
     subjects: defaultdict[str, set[str]] = defaultdict(set)
     labels: Counter[str] = Counter()
     for item in items:

@@ -116,7 +116,7 @@ def trace_subject(parts: Parts, identifier: str) -> SubjectTrace:
     return SubjectTrace(
         subject=subject,
         erased=not parts.keyring.has(subject),
-        sources=tuple(sorted({entry.source for entry in entries})),
+        sources=tuple(sorted({entry.origin.source for entry in entries})),
         records=sum(not entry.parents for entry in entries),
         rows=tuple(rows),
         **dict(reach(parts, rows)),

@@ -41,7 +41,7 @@ def family(parts: Parts, subject: str) -> Family:
         subjects=frozenset(subjects),
         rows=frozenset(rows),
         kept=tuple(sorted(entries.keys() - rows)),
-        sources=tuple(sorted({entries[row].source for row in rows})),
+        sources=tuple(sorted({entries[row].origin.source for row in rows})),
     )
 
 

@@ -162,8 +162,7 @@ def test_rows_made_from_generated_rows_are_blocked_by_a_policy_of_depth_one(tmp_
     assert ledgered.counts.rows_out == len(first)
     assert ledgered.counts.dropped == {"synthetic-depth": len(second) + 1}
     assert ledgered.synthetic_share == 1.0
-    entries = parts.ledger.entries(item.name for item in load(parts, ledgered))
-    assert {entry.synthetic_depth for entry in entries.values()} == {1}
+    assert {item.origin.synthetic_depth for item in load(parts, ledgered)} == {1}
 
     allowing = product_on(tmp_path, rows, max_depth=2)
     ledgered, _ = steps.ledgered(parts, allowing, contracted)

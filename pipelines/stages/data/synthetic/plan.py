@@ -13,9 +13,9 @@ from data_contracts.frozen import Frozen
 from data_contracts.records import ChatExample, ToolSpec
 from evals.answers import call, parse_answer, words
 from pipelines.recipes.product import ROOT
+from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import rows
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES
-from pipelines.stages.protocols import Row
 
 NAME = r"^[a-z][a-z0-9-]{0,40}$"
 
