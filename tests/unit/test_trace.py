@@ -120,6 +120,17 @@ def test_the_terminal_tells_what_a_person_is_in_and_what_expires(place, monkeypa
     assert "2030-12-31          1 records, 0 made from them  generated://small" in done.output
 
 
+def test_a_row_whose_key_this_installation_never_had_is_not_called_erased(place):
+    line, _ = place
+    known = line.parts.ledger.entry(trace_subject(line.parts, "person-1").rows[0])
+    assert known is not None
+    stray = "sha256:" + "2" * 64
+    line.parts.ledger.record([known.model_copy(update={"row": stray, "subject": "0" * 32, "parents": ()})])
+    found = trace(line.parts, stray)
+    assert isinstance(found, RowTrace)
+    assert not found.erased
+
+
 def test_what_is_neither_answer_nor_row(place):
     line, _ = place
     with pytest.raises(Missing, match="no answer has the trace id nobody"):

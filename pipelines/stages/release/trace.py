@@ -12,6 +12,7 @@ from data_contracts.frozen import Frozen
 from data_contracts.ledger import LedgerEntry
 from data_contracts.manifests import CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
 from data_contracts.traces import Trace
+from pipelines.stages.data.ingest import pseudonym
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 
@@ -108,14 +109,14 @@ def trace(parts: Parts, identifier: str) -> AnswerTrace | RowTrace:
 
 def trace_subject(parts: Parts, identifier: str) -> SubjectTrace:
     """``identifier`` is a value of the subject key of a data contract. Raises `Missing` when no row is about it."""
-    subject = parts.keyring.subject(f"subject:{identifier}")
+    subject = pseudonym(parts, identifier)
     rows = parts.ledger.rows_of(subject)
     if not rows:
         raise Missing("no row is about this subject: give the value as it stands in the column of the subject key")
     entries = parts.ledger.entries(rows).values()
     return SubjectTrace(
         subject=subject,
-        erased=not parts.keyring.has(subject),
+        erased=bool(parts.keyring.erased([subject])),
         sources=tuple(sorted({entry.origin.source for entry in entries})),
         records=sum(not entry.parents for entry in entries),
         rows=tuple(rows),
@@ -131,7 +132,7 @@ def _of_row(parts: Parts, row: Digest) -> RowTrace:
     return RowTrace(
         row=row,
         ledger=entry,
-        erased=not parts.keyring.has(entry.subject),
+        erased=bool(parts.keyring.erased([entry.subject])),
         parents=tuple(parts.ledger.ancestors(row)),
         children=tuple(children),
         **dict(reach(parts, [row, *children])),
