@@ -3,9 +3,7 @@
 A statement is derived, never typed; a submitted approval lies in an inbox until it is accepted into the log.
 """
 
-import os
 import secrets
-import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import Literal
 from pydantic import ValidationError
 
 from data_contracts.chain import APPROVAL_NAMESPACE, AuditRecord, EventKind
-from data_contracts.digests import Digest, canonical_json, hex_of
+from data_contracts.digests import Digest, canonical_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.verdicts import Approval, ApprovalStatement
 from pipelines.recipes.product import Product
+from pipelines.stages import inbox
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.ballot import decided, rejections
 from pipelines.stages.release.evidence import examine, facts
@@ -50,21 +49,13 @@ def submit(
         principal = names[0] if names else ""
     approval = Approval(release=release, statement=statement, principal=principal, signature=signature, reason=reason)
     check_signature(parts.signatures, approval)
-    path = _inbox(parts) / f"{hex_of(approval.digest)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    with part.open("wb") as handle:
-        handle.write(canonical_json(approval.payload()))
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
-    return path
+    return inbox.submit(_inbox(parts), approval)
 
 
 def pending(parts: Parts) -> list[Approval]:
     """Submitted approvals that were neither accepted nor refused yet, oldest first. Unreadable ones are set aside."""
     found: list[Approval] = []
-    for path in sorted(_inbox(parts).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
+    for path in inbox.waiting(_inbox(parts)):
         try:
             approval = Approval.model_validate_json(path.read_bytes())
         except ValidationError:
@@ -176,7 +167,7 @@ def _inbox(parts: Parts) -> Path:
 
 
 def _in_inbox(parts: Parts, approval: Approval) -> Path:
-    return _inbox(parts) / f"{hex_of(approval.digest)}.json"
+    return inbox.place(_inbox(parts), approval)
 
 
 def _set_aside(parts: Parts, path: Path, reason: str) -> None:

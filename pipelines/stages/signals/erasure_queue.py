@@ -1,18 +1,16 @@
 """Requests to erase that wait: one file each, with pseudonym and reason. The sensor has them worked off."""
 
 import logging
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from data_contracts.digests import canonical_json, hex_of
 from data_contracts.errors import AssayError
 from data_contracts.frozen import Frozen
 from data_contracts.verdicts import ErasureReceipt
 from pipelines.recipes.product import Product
+from pipelines.stages import inbox
 from pipelines.stages.protocols import Parts
 from pipelines.stages.signals.erasure import PastRuns, check_request, erase, unfinished
 
@@ -27,16 +25,7 @@ class ErasureRequest(Frozen):
 def submit(parts: Parts, subject: str, reason: str) -> Path:
     """Lay a request into the queue. Raises `Missing` for a subject that nothing is known of."""
     check_request(parts, subject, reason)
-    request = ErasureRequest(subject=subject, reason=reason)
-    path = _queue(parts) / f"{hex_of(request.digest)}.json"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    with part.open("wb") as handle:
-        handle.write(canonical_json(request.payload()))
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
-    return path
+    return inbox.submit(_queue(parts), ErasureRequest(subject=subject, reason=reason))
 
 
 def waiting(parts: Parts) -> list[ErasureRequest]:
@@ -68,7 +57,7 @@ def work_off(parts: Parts, products: Sequence[Product], past_runs: PastRuns) -> 
 def _queued(parts: Parts) -> dict[Path, ErasureRequest]:
     """By age. A file that is no request is set aside, beside the queue."""
     found: dict[Path, ErasureRequest] = {}
-    for path in sorted(_queue(parts).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
+    for path in inbox.waiting(_queue(parts)):
         try:
             found[path] = ErasureRequest.model_validate_json(path.read_bytes())
         except ValidationError:
