@@ -1,10 +1,6 @@
 """Erasure reaches every store and every route, and is finished after a crash anywhere."""
 
 import json
-import random
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,10 +8,8 @@ import httpx
 import pytest
 
 import resources.dataset_store as dataset_store
-from data_contracts.chain import live_releases
 from data_contracts.digests import hex_of
 from data_contracts.errors import Missing, Refused
-from pipelines.recipes.product import ROOT
 from pipelines.stages.data import deduplicate, steps
 from pipelines.stages.release.approval import accept
 from pipelines.stages.release.candidate import register
@@ -34,7 +28,7 @@ from pipelines.stages.train.steps import sft
 from resources.adapters import served_name
 from tests.support.crash import PowerLoss, fails
 from tests.support.data import QuickAnalyzer
-from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, traces_of
+from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, champion, erased_whole, events, traces_of
 from tests.support.line import REPORT
 from tests.support.pieces import NAME
 from tests.support.ports import free_ports
@@ -49,33 +43,6 @@ def whole(tmp_path_factory) -> ErasingLine:
 @pytest.fixture
 def line(whole, tmp_path) -> ErasingLine:
     return whole.copied(tmp_path / "copy")
-
-
-def champion(line: ErasingLine) -> str | None:
-    return live_releases(line.parts.log.records()).get((NAME, "production"))
-
-
-def events(line: ErasingLine) -> list[str]:
-    return [record.event for record in line.parts.log.records()]
-
-
-def erased_whole(line: ErasingLine) -> None:
-    """Nothing is left of the person, the rest stands, and each act is recorded once."""
-    home = line.parts.home
-    assert traces_of(home, MARK) == []
-    assert traces_of(home, PERSON) == []
-    links = verify(line.parts, line.tainted.digest, line.parts.signatures)
-    assert [link for link in links if link.status == "broken"] == []
-    assert {link.name.split()[2] for link in links if link.status == "erased"} == set(line.data)
-    assert {link.status for link in verify(line.parts, line.clean.digest, line.parts.signatures)} == {"ok"}
-    assert champion(line) == line.clean.digest == line.parts.registry.alias(NAME, "champion")
-    route = read_routes(home).of(NAME)
-    assert route is not None
-    assert (route.champion, route.previous, route.challenger) == (line.clean.digest, None, None)
-    for event in ("erasure.begun", "release.revoked", "retrain.proposed", "erasure.completed"):
-        assert events(line).count(event) == 1, event
-    (found,) = listed(line.parts)
-    assert found.state == "erased"
 
 
 def test_the_text_is_there_before(line):
@@ -264,6 +231,23 @@ def test_a_training_under_way_leaves_no_checkpoint(line):
     erased_whole(line)
 
 
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(RuntimeError("out of memory"), r"erased meanwhile.*ended with: out of memory"), (KeyboardInterrupt(), "^$")],
+)
+def test_why_a_training_under_way_ended_is_not_hidden(line, failure, told):
+    class Trainer:
+        def launch(self, job_file: Path, run_dir: Path) -> None:
+            line.erase()
+            (run_dir / "weights").mkdir(parents=True)
+            raise failure
+
+    with pytest.raises((Refused, KeyboardInterrupt), match=told) as raised:
+        sft(line.parts, line.product, line.base, line.splits, Trainer())
+    assert failure in (raised.value, raised.value.__cause__)
+    assert list((line.parts.home / "training").iterdir()) == []
+
+
 def test_two_at_once_erase_once(line):
     with ThreadPoolExecutor(2) as pool:
         answers = [each.result() for each in [pool.submit(line.erase), pool.submit(line.erase)]]
@@ -309,41 +293,3 @@ def test_the_queue_is_emptied_and_junk_is_set_aside(line):
     assert sorted(each.name for each in path.parent.iterdir()) == ["junk.refused"]
     assert erasure_queue.work_off(line.parts, [line.product], lambda name: []) == []
     assert traces_of(line.parts.home, MARK) == []
-
-
-def erasing(line: ErasingLine) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.erasing", str(line.folder), line.subject],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-@pytest.mark.drill
-def test_killed_at_ten_random_moments(whole, tmp_path):
-    """SIGKILL at moments spread over what an erasure takes; another process then finishes it."""
-    first = whole.copied(tmp_path / "timed")
-    process = erasing(first)
-    began = time.monotonic()
-    assert process.wait(60) == 0
-    seconds = time.monotonic() - began
-    process.stdout.close()
-    draw = random.Random(118)
-    reached = []
-    for number in range(10):
-        line = whole.copied(tmp_path / str(number))
-        line.leave_behind()
-        process = erasing(line)
-        time.sleep(seconds * (number + draw.random()) / 10)
-        process.kill()
-        process.wait(60)
-        process.stdout.close()
-        reached.append(events(line)[-1])
-        line.erase()
-        erased_whole(line)
-    print(f"an erasure took {seconds:.2f} s; last record at each kill: {', '.join(reached)}")
-    assert len(set(reached)) > 1

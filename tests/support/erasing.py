@@ -10,12 +10,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from data_contracts.chain import live_releases
 from data_contracts.digests import Digest, hex_of, sha256_bytes
 from data_contracts.manifests import DatasetManifest, ReleaseManifest
 from data_contracts.verdicts import ErasureReceipt, EvalResult, ItemScore
 from pipelines.recipes.product import Product
 from pipelines.stages.data.ingest import pseudonym
+from pipelines.stages.release.verify import verify
+from pipelines.stages.serve.routes import read_routes
 from pipelines.stages.signals.erasure import erase
+from pipelines.stages.signals.erasure_receipts import listed
 from pipelines.wiring import Line, Settings
 from tests.support.data import QuickAnalyzer, run_line, write_contract
 from tests.support.line import FakeServer, SmallLine
@@ -169,6 +173,33 @@ class ErasingLine(SmallLine):
 
     def erase(self) -> tuple[ErasureReceipt, bool]:
         return erase(self.parts, [self.product], self.subject, REASON, lambda product: [30.0, 50.0])
+
+
+def champion(line: ErasingLine) -> str | None:
+    return live_releases(line.parts.log.records()).get((NAME, "production"))
+
+
+def events(line: ErasingLine) -> list[str]:
+    return [record.event for record in line.parts.log.records()]
+
+
+def erased_whole(line: ErasingLine) -> None:
+    """Nothing is left of the person, the rest stands, and each act is recorded once."""
+    home = line.parts.home
+    assert traces_of(home, MARK) == []
+    assert traces_of(home, PERSON) == []
+    links = verify(line.parts, line.tainted.digest, line.parts.signatures)
+    assert [link for link in links if link.status == "broken"] == []
+    assert {link.name.split()[2] for link in links if link.status == "erased"} == set(line.data)
+    assert {link.status for link in verify(line.parts, line.clean.digest, line.parts.signatures)} == {"ok"}
+    assert champion(line) == line.clean.digest == line.parts.registry.alias(NAME, "champion")
+    route = read_routes(home).of(NAME)
+    assert route is not None
+    assert (route.champion, route.previous, route.challenger) == (line.clean.digest, None, None)
+    for event in ("erasure.begun", "release.revoked", "retrain.proposed", "erasure.completed"):
+        assert events(line).count(event) == 1, event
+    (found,) = listed(line.parts)
+    assert found.state == "erased"
 
 
 def traces_of(home: Path, text: str) -> list[str]:

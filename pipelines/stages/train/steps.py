@@ -153,8 +153,13 @@ def _trained(
     def work() -> CheckpointManifest:
         try:
             result = _launched(parts, job, data, launcher)
-        finally:
-            _check_rows(parts, data, run_dir)
+        except BaseException as failure:
+            gone = _forget_erased(parts, data, run_dir)
+            if gone and isinstance(failure, Exception):
+                raise Refused(f"{gone} (the training ended with: {failure})") from failure
+            raise
+        if gone := _forget_erased(parts, data, run_dir):
+            raise Refused(gone)
         manifest = CheckpointManifest(
             product=product.name,
             stage=stage,
@@ -201,11 +206,13 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     return TrainResult.model_validate_json(files.result.read_bytes())
 
 
-def _check_rows(parts: Parts, data: DatasetManifest, run_dir: Path) -> None:
-    """Raises `Refused`, and keeps nothing of the run, when rows were erased while they were learned from."""
-    if erased := erased_rows(parts, data):
-        shutil.rmtree(run_dir, ignore_errors=True)
-        raise Refused(f"{len(erased)} rows of data set {data.digest} were erased meanwhile: run the line again")
+def _forget_erased(parts: Parts, data: DatasetManifest, run_dir: Path) -> str:
+    """Keep nothing of a run whose rows were erased while they were learned from; why it is refused, or nothing."""
+    erased = erased_rows(parts, data)
+    if not erased:
+        return ""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return f"{len(erased)} rows of data set {data.digest} were erased meanwhile: run the line again"
 
 
 def _clean(files: RunFiles) -> None:
