@@ -52,7 +52,7 @@ def bare(shingled: Sequence[list[str]]) -> int:
 
 
 def ours(texts: Sequence[str]) -> int:
-    return sum(copy is not None for copy in near.copies(((text, text) for text in texts), THRESHOLD))
+    return sum(copy is not None for copy in near.copies((near.Said(text, text) for text in texts), THRESHOLD))
 
 
 def shingled(texts: Sequence[str]) -> list[list[str]]:

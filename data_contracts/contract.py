@@ -136,7 +136,9 @@ class Terms(Frozen):
     """Assay's ``customProperties``. ``licenceField`` and ``consentField`` name a column that states it per row;
     ``subjectKey`` the column of the person a row is about; ``groupKey`` one whose equal values stay in one split;
     ``labelKey`` one whose values are the classes that a mixture balances; ``syntheticDepthField`` a column of rows' own
-    depths, none of which counts for less than ``syntheticDepth``.
+    depths, none of which counts for less than ``syntheticDepth``; ``dateField`` one of when a row was made, so that of
+    copies the oldest stays; ``retainUntilField`` one of rows' own last days, the earlier of which and ``retainUntil``
+    counts.
 
     ``region`` (ISO 3166-1, or ``EU``) is where the data was collected. ``regulated`` names the regime that the data
     falls under (``GDPR Art. 9``) and ``signOff`` its impact assessment (DPIA), without which no policy lets it pass.
@@ -154,6 +156,8 @@ class Terms(Frozen):
     syntheticDepth: int = Field(ge=0)
     syntheticDepthField: str | None = Field(default=None, exclude_if=_absent)
     retainUntil: date | None = None
+    retainUntilField: str | None = Field(default=None, exclude_if=_absent)
+    dateField: str | None = Field(default=None, exclude_if=_absent)
     region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", exclude_if=_absent)
     regulated: str | None = Field(default=None, min_length=1, exclude_if=_absent)
     signOff: str | None = Field(default=None, min_length=1, exclude_if=_absent)
@@ -180,7 +184,7 @@ class Terms(Frozen):
 
     def columns(self) -> list[str]:
         terms = (self.licenceField, self.consentField, self.subjectKey)
-        named = (*terms, self.groupKey, self.labelKey, self.syntheticDepthField)
+        named = (*terms, self.groupKey, self.labelKey, self.syntheticDepthField, self.retainUntilField, self.dateField)
         return [column for column in named if column is not None]
 
 
@@ -205,6 +209,11 @@ class DataContract(Frozen):
         depth = next((each for each in self.table.properties if each.name == self.terms.syntheticDepthField), None)
         if depth and not (depth.required and depth.logicalType == "integer"):
             raise ValueError(f"syntheticDepthField: the column {depth.name!r} must be a required integer")
+        types = {each.name: each.logicalType for each in self.table.properties}
+        if self.terms.retainUntilField and types[self.terms.retainUntilField] != "date":
+            raise ValueError(f"retainUntilField: the column {self.terms.retainUntilField!r} must be a date")
+        if self.terms.dateField and types[self.terms.dateField] not in ("date", "timestamp"):
+            raise ValueError(f"dateField: the column {self.terms.dateField!r} must be a date or a timestamp")
         return self
 
     def owner(self) -> str:

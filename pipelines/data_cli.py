@@ -18,6 +18,10 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Drop a line that cannot be read, with the reason, instead of stopping.")
 ]
 
+EmbeddingModel = Annotated[
+    Path | None, typer.Option(help="Folder of a sentence-transformers model; all-MiniLM-L6-v2 without it.")
+]
+
 
 @app.command()
 def check(
@@ -115,16 +119,31 @@ def deduplicate(
         str | None, typer.Option(help="Field with gold, silver or bronze: of copies the best tier stays.")
     ] = None,
     date_field: Annotated[str | None, typer.Option(help="Field with an ISO 8601 date: then the oldest stays.")] = None,
+    meaning: Annotated[
+        float | None,
+        typer.Option(
+            min=0.8,
+            max=0.99,
+            help="Also rows that say the same in other words: least cosine, such as 0.9. English, up to 160 words.",
+        ),
+    ] = None,
+    embedding_model: EmbeddingModel = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Leave out rows whose text copies another one's, exactly or nearly. Of copies the first stays.
+    """Leave out rows whose text copies another one's, exactly, nearly, or with --meaning in other words. Of copies the
+    first stays.
 
     Example: assay data deduplicate --in rows.jsonl --field text --out unique.jsonl --report report.json
     """
     from pipelines.stages.data.deduplicate_file import Rank, deduplicate_file
+    from pipelines.stages.data.meaning import Meaning
+    from resources.embedding import SentenceEmbedder
 
+    if embedding_model and meaning is None:
+        raise BadInput("--embedding-model is for copies in other words: give --meaning too, such as 0.9")
     rank = Rank(tier_field, date_field)
-    found = deduplicate_file(source, field, target, report, threshold, rank, skip_bad)
+    alike = Meaning(SentenceEmbedder(embedding_model), meaning) if meaning else None
+    found = deduplicate_file(source, field, target, report, threshold, rank, skip_bad, alike, teller())
     tell_counts(found["in"], [drop["reason"] for drop in found["dropped"]])
 
 
@@ -142,9 +161,7 @@ def decontaminate(
     similarity: Annotated[
         float, typer.Option(help="Least score of a paraphrase: 2/3 embedding, 1/3 rare words and numbers.")
     ] = 0.67,
-    embedding_model: Annotated[
-        Path | None, typer.Option(help="Folder of a sentence-transformers model; all-MiniLM-L6-v2 without it.")
-    ] = None,
+    embedding_model: EmbeddingModel = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Leave out rows that hold an item of an evaluation set, in its words or in others. The report holds both texts.

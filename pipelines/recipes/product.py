@@ -49,6 +49,13 @@ class MixtureRule(Frozen):
     max_label_share: float | None = Field(default=None, gt=0, le=1)
 
 
+class Deduplication(Frozen):
+    """``meaning`` is the least similarity (cosine of sentence embeddings) of rows that say the same in other words, of
+    which one goes out; without it, such rows stay. For data in English."""
+
+    meaning: float | None = Field(default=None, ge=0.8, lt=1)
+
+
 class Split(Frozen):
     validation: float = Field(default=0.1, gt=0, lt=0.5)
     seed: int = 17
@@ -86,6 +93,7 @@ class Product(Frozen):
     """What is learned for. Data that may only be used for inference is not learned from."""
     sources: tuple[Source, ...] = Field(min_length=1)
     data_policy: str
+    deduplicate: Deduplication = Deduplication()
     mixture: MixtureRule = MixtureRule()
     split: Split = Split()
     recipe: str

@@ -198,6 +198,11 @@ class ToxicityScorer(Protocol):
 class Embedder(Protocol):
     """Turns texts into vectors, near ones for those of like meaning, without a network."""
 
+    @property
+    def identity(self) -> str:
+        """Names the model: another one makes another data set."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """[texts, dimensions], each row of length 1."""
         ...
@@ -277,6 +282,8 @@ class Parts(Protocol):
     def pii(self) -> PiiAnalyzer: ...
     @property
     def toxicity(self) -> ToxicityScorer: ...
+    @property
+    def embedder(self) -> Embedder: ...
     @property
     def bases(self) -> BaseSource: ...
     @property

@@ -8,7 +8,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from data_contracts.digests import canonical_json, sha256_bytes
 from data_contracts.ledger import Origin
@@ -18,7 +20,7 @@ from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.stages.data import steps
 from pipelines.stages.data.certificate import read_labelled
 from pipelines.stages.data.item import Item, Row
-from pipelines.stages.protocols import Finding
+from pipelines.stages.protocols import Embedder, Finding
 from resources.artifact_store import FsspecArtifactStore
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
@@ -72,6 +74,15 @@ class RudeWords:
         return [float("idiot" in text) for text in texts]
 
 
+class NoEmbedder:
+    """For products that do not ask for meaning."""
+
+    identity = "none"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError("nobody asked for meaning")
+
+
 class DataParts:
     """The adapters that data steps use; everything else is absent."""
 
@@ -79,6 +90,7 @@ class DataParts:
         self.home = home
         self.pii = QuickAnalyzer()
         self.toxicity = RudeWords()
+        self.embedder: Embedder = NoEmbedder()
 
     @cached_property
     def store(self) -> FsspecArtifactStore:

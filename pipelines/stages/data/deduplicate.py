@@ -1,47 +1,62 @@
-"""One row of each kind: exact copies (but for case and punctuation) go out, and near copies."""
+"""One row of each kind: exact copies (but for case and punctuation) go out, near copies, and where the product asks for
+it those that say the same in other words."""
+
+from pydantic import JsonValue
 
 from data_contracts.digests import Digest
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.data.item import Dropped, Item
-from pipelines.stages.data.near import copies
+from pipelines.stages.data.meaning import Meaning
+from pipelines.stages.data.near import Said, copies
 from pipelines.stages.data.rows import Outcome, Outlet, load, step
-from pipelines.stages.data.texts import asked, whole
+from pipelines.stages.data.texts import asked, reworded, whole
 from pipelines.stages.protocols import Parts
 
 THRESHOLD = 0.8
 TIERS = ("gold", "silver", "bronze")
+_TOLD = {"exact": "the same as", "near": "nearly the same as", "semantic": "in other words the same as"}
 
 
 def deduplicated(parts: Parts, product: Product, scrubbed: DatasetManifest) -> tuple[DatasetManifest, bool]:
-    """Of a set of copies the one of the best tier stays, then the least synthetic, then the first by content. Each
-    dropped row names the one that stays for it. A near copy is alike in its question and in all that is said."""
+    """Of a set of copies the one of the best tier stays, then the least synthetic, then the oldest (rows without a date
+    come last), then the first by content. Each dropped row names the one that stays for it. A near copy is alike in its
+    question and in all that is said."""
+    least = product.deduplicate.meaning
 
     def work(out: Outlet) -> Outcome:
         names: list[Digest] = []
         survivors: set[int] = set()
+        meaning = Meaning(parts.embedder, least) if least else None
         with parts.datasets.spool() as ranked:
             for item in load(parts, scrubbed):
                 ranked.add(item, _rank(item))
-            texts = ((whole(item.row), asked(item.row)) for item, _ in ranked)
-            for (item, _), copy in zip(ranked, copies(texts, THRESHOLD), strict=True):
+            said = (Said(whole(item.row), asked(item.row), *reworded(item.row)) for item, _ in ranked)
+            for (item, _), copy in zip(ranked, copies(said, THRESHOLD, meaning), strict=True):
                 names.append(item.name)
                 if copy is None:
                     out.keep(item)
                 else:
                     survivors.add(copy.survivor)
-                    code, told = ("exact", "the same") if copy.exact else ("near", "nearly the same")
-                    out.drop(Dropped(item, f"{code}-duplicate", f"says {told} as {names[copy.survivor]}"))
+                    alike = f" (similarity {copy.similarity:.3f})" if copy.how == "semantic" else ""
+                    reason = f"says {_TOLD[copy.how]} {names[copy.survivor]}{alike}"
+                    out.drop(Dropped(item, f"{copy.how}-duplicate", reason))
         return Outcome({"clusters": len(survivors)})
 
     modules = [
         "pipelines.stages.data.deduplicate",
+        "pipelines.stages.data.meaning",
         "pipelines.stages.data.near",
         "pipelines.stages.data.texts",
+        "pipelines.stages.data.wording",
     ]
-    return step(parts, product, "deduplicated", modules, {"threshold": THRESHOLD}, [scrubbed], work)
+    config: dict[str, JsonValue] = {"threshold": THRESHOLD}
+    if least:
+        config |= {"meaning": least, "embedder": parts.embedder.identity}
+    return step(parts, product, "deduplicated", modules, config, [scrubbed], work)
 
 
 def _rank(item: Item) -> str:
-    """Sorts before another row's where this one is to stay."""
-    return f"{TIERS.index(item.origin.tier)} {item.origin.synthetic_depth:010} {item.content}"
+    """Sorts before another row's where this one is to stay; a row without a date behind those with one."""
+    made = item.row.get("date") or "without"
+    return f"{TIERS.index(item.origin.tier)} {item.origin.synthetic_depth:010} {made} {item.content}"

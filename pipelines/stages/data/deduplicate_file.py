@@ -1,7 +1,7 @@
 """A file without its copies, apart from any product."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from data_contracts.errors import BadInput
 from pipelines.stages.data.deduplicate import THRESHOLD, TIERS
 from pipelines.stages.data.item import Row
-from pipelines.stages.data.near import copies
+from pipelines.stages.data.meaning import Meaning
+from pipelines.stages.data.near import Said, copies
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
 
 
@@ -28,20 +29,23 @@ def deduplicate_file(
     threshold: float = THRESHOLD,
     rank: Rank | None = None,
     skip_bad: bool = False,
+    meaning: Meaning | None = None,
+    tell: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Write the rows of ``source`` whose text copies no better one to ``target``, in their order. Returns the report.
-    With a rank the texts are held in memory, without only what stands for them."""
+    With a rank or ``meaning`` the texts are held in memory, without only what stands for them."""
     if not 0.5 <= threshold <= 1:
         raise BadInput(f"the threshold {threshold} is not between 0.5 and 1 (1: exact copies only)")
     told = Report()
     numbered = _texts(source, field, rank or Rank(), told if skip_bad else None)
     lines: list[int] = []
     sizes: Counter[int] = Counter()
-    for copy in copies(_noted(numbered, lines), threshold):
+    for number, copy in enumerate(copies(_noted(numbered, lines), threshold, meaning)):
         if copy is not None:
-            sizes[lines[copy.survivor]] += 1
-            reason = "exact-duplicate" if copy.exact else "near-duplicate"
-            told.drop(lines[-1], reason, str(lines[copy.survivor]), similarity=round(copy.similarity, 4))
+            survivor = lines[copy.survivor]
+            sizes[survivor] += 1
+            told.drop(lines[number], f"{copy.how}-duplicate", str(survivor), similarity=round(copy.similarity, 4))
+        tell(number + 1)
     told.rows_in += len(lines)
     clusters = Counter(size + 1 for size in sizes.values())
     found = told.payload() | {
@@ -84,8 +88,8 @@ def _place(source: Path, line: int, row: Row, rank: Rank) -> tuple[int, datetime
     return tier, date if date.tzinfo else date.replace(tzinfo=UTC), line
 
 
-def _noted(numbered: Iterable[tuple[int, str]], lines: list[int]) -> Iterator[tuple[str, str]]:
+def _noted(numbered: Iterable[tuple[int, str]], lines: list[int]) -> Iterator[Said]:
     """The texts in the form that `copies` takes; the line of each goes into ``lines`` as it is read."""
     for line, text in numbered:
         lines.append(line)
-        yield text, text
+        yield Said(text, text, free=(text,))

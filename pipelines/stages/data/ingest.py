@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,10 +239,10 @@ class _Origins:
         terms = self._contract.terms
         stated = tuple(
             str(values.get(field or "") or "")
-            for field in (terms.licenceField, terms.consentField, terms.syntheticDepthField)
+            for field in (terms.licenceField, terms.consentField, terms.syntheticDepthField, terms.retainUntilField)
         )
         if stated not in self._known:
-            licence, consent, depth = stated
+            licence, consent, depth, last_day = stated
             self._known[stated] = Origin(
                 source=self._ref.url,
                 source_digest=self._ref.content,
@@ -249,7 +250,7 @@ class _Origins:
                 licence=terms.licence or spdx(licence) or NO_LICENCE,
                 consent=terms.consent or _BASES.get(consent, "none"),
                 purposes=terms.purposes,
-                retain_until=terms.retainUntil,
+                retain_until=min(filter(None, (terms.retainUntil, _last_day(last_day))), default=None),
                 tier=terms.tier,
                 synthetic_depth=max(terms.syntheticDepth, _depth(depth)),
             )
@@ -265,6 +266,22 @@ def _depth(value: object) -> int:
         return 0
 
 
+def _last_day(value: str) -> date | None:
+    """A last day that a record states; where it is none, the record breaks its contract and comes no further."""
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _made(value: object) -> str | None:
+    """When a record was made, in universal time, so that texts sort as times do."""
+    if value is None or value == "":
+        return None
+    made = datetime.fromisoformat(str(value))
+    return (made.astimezone(UTC) if made.tzinfo else made.replace(tzinfo=UTC)).isoformat()
+
+
 def _unlike(source: Source, record: Row) -> list[str]:
     try:
         convert(source, record)
@@ -276,12 +293,13 @@ def _unlike(source: Source, record: Row) -> list[str]:
 
 def _training_row(record: Item, source: Source, contract: DataContract, better: Label) -> Row:
     """The converted record; ``record`` names what it was made from, ``group`` keeps it in one split with its like,
-    ``label`` (where the contract has one) is its class in the mixture."""
+    ``label`` (where the contract has one) is its class in the mixture, ``date`` when it was made."""
     values, terms = record.row["values"], contract.terms
     group = values.get(terms.groupKey) if terms.groupKey else None
     names = {"record": record.name, "group": str(group) if group else None}
     label = {"label": str(values.get(terms.labelKey))} if terms.labelKey else {}
-    return convert(source, values, better) | names | label
+    made = {"date": _made(values.get(terms.dateField))} if terms.dateField else {}
+    return convert(source, values, better) | names | label | made
 
 
 def _contracts(product: Product) -> dict[str, tuple[Source, DataContract]]:

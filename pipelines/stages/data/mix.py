@@ -1,11 +1,12 @@
 """The mixture: rows whose time is up leave it, of the others each weight's share stays; the floor of human rows."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
 from pydantic import JsonValue
 
-from data_contracts.contract import DataContract
+from data_contracts.contract import DataContract, Terms
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import check_human_floor, judge, load_policy
 from pipelines.recipes.product import Product
@@ -28,7 +29,7 @@ def mixture(
     terms = {each: parts.store.get_manifest(each, DataContract).terms for each in contracts}
     now = today or datetime.now(UTC).date()
     # The dates that have passed are part of the action key, not the day: an unchanged line stays a hit tomorrow.
-    passed = {each.retainUntil for each in terms.values() if each.retainUntil is not None and each.retainUntil < now}
+    passed = {day for day in _last_days(parts, decontaminated, terms.values()) if day is not None and day < now}
 
     replay_sources = {source.url for source in product.sources if source.replay}
 
@@ -88,6 +89,14 @@ def mixture(
     if policy.max_toxicity is not None:
         config["toxicity"] = parts.toxicity.identity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)
+
+
+def _last_days(parts: Parts, rows: DatasetManifest, terms: Iterable[Terms]) -> set[date | None]:
+    """Until when the rows of a data set may be kept: by their contracts, or by their own dates where one has them."""
+    stated = list(terms)
+    if all(each.retainUntilField is None for each in stated):
+        return {each.retainUntil for each in stated}
+    return {item.origin.retain_until for item in parts.datasets.read(rows.root)}
 
 
 class _Made:

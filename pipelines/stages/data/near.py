@@ -5,9 +5,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import regex
+
+if TYPE_CHECKING:
+    from pipelines.stages.data.meaning import Meaning
 
 _PERMUTATIONS = 128
 _SEED = 42
@@ -39,46 +42,59 @@ def shingles(found: Sequence[str], size: int = 3) -> frozenset[str]:
     return frozenset(map(" ".join, runs)) or frozenset([" ".join(found)])
 
 
+class Said(NamedTuple):
+    """A text to look for copies of: all it says, and the part by which near copies are looked for, which may be the
+    same. Copies in meaning have ``fixed`` in common, and each of ``free`` in other words."""
+
+    whole: str
+    part: str
+    fixed: str = ""
+    free: tuple[str, ...] = ()
+
+
 class Copy(NamedTuple):
     """Why a text goes out: ``exact`` when an earlier text has the same words; ``survivor`` is the number of the text
-    that stays for it, ``similarity`` the Jaccard similarity of the two."""
+    that stays for it, ``similarity`` that of the two: Jaccard, or for ``semantic`` the cosine of their embeddings."""
 
-    exact: bool
+    how: Literal["exact", "near", "semantic"]
     survivor: int
     similarity: float
 
 
-def copies(texts: Iterable[tuple[str, str]], threshold: float) -> Iterator[Copy | None]:
+def copies(texts: Iterable[Said], threshold: float, meaning: "Meaning | None" = None) -> Iterator[Copy | None]:
     """For each text in turn the `Copy` that it is, or None when it stays.
 
-    A text comes as (all it says, the part by which near copies are looked for), which may be the same. It is a near
-    copy of the first text that stays whose part and whole both have at least ``threshold`` (0.5 to 1) similarity with
-    its own; 1 leaves exact copies only. Near copies are sought among the texts that stay: each is close to its
-    survivor, and a chain of copies of copies pulls in nothing that is unlike. Without words there is no near copy.
+    A text is a near copy of the first that stays whose part and whole both have at least ``threshold`` (0.5 to 1)
+    similarity with its own; 1 leaves no near copies. Near copies, and with ``meaning`` copies in other words, are
+    sought among the texts that stay: each is close to its survivor, and a chain of copies of copies pulls in nothing
+    that is unlike. Without words there is no such copy.
     """
     index = _Index(threshold)
     wholes: dict[int, str] = {}
     seen: dict[str, tuple[int, float]] = {}
-    for number, (whole, part) in enumerate(texts):
+    for number, text in enumerate(meaning.ahead(texts) if meaning else texts):
+        whole, part = text.whole, text.part
         found = words(whole)
         said = " ".join(found)
         key = said or whole.strip()
         if key in seen:
-            yield Copy(True, *seen[key])
+            yield Copy("exact", *seen[key])
             continue
-        asked, copy = (found if part == whole else words(part)), None
+        asked, copy, sketched = (found if part == whole else words(part)), None, None
         if asked and threshold < 1:
-            text = index.sketched(asked, said if part == whole else " ".join(asked))
-            rest = text.members if part == whole else shingles(found)
-            for each, alike in index.near(text):
+            sketched = index.sketched(asked, said if part == whole else " ".join(asked))
+            rest = sketched.members if part == whole else shingles(found)
+            for each, alike in index.near(sketched):
                 if part != whole:
                     alike = min(alike, _jaccard(_members(wholes[each]), rest))
                 if alike >= threshold:
-                    copy = Copy(False, each, alike)
+                    copy = Copy("near", each, alike)
                     break
-            else:
-                index.add(number, text)
-                wholes[number] = said
+        if copy is None and meaning is not None:
+            copy = meaning.copy(number)
+        if copy is None and sketched is not None:
+            index.add(number, sketched)
+            wholes[number] = said
         seen[key] = (copy.survivor, copy.similarity) if copy else (number, 1.0)
         yield copy
 
