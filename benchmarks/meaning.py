@@ -3,8 +3,8 @@
     python benchmarks/meaning.py [--data FOLDER] [--index 100000]
 
 Pairs of our own by kind lie in meaning_pairs.txt: "same" is to be found, every other kind is not. FOLDER holds
-dedupe/gsm8k_rephrase_even.jsonl (``original``, ``rephrase``), sft/gsm8k_train_2k.jsonl (``question``) and, each with
-its label, sft/banking77_train.jsonl and sft/bitext_customer_support_intents.jsonl: a row that goes out for one of another
+dedupe/gsm8k_rephrase_even.jsonl (``original``, ``rephrase``), sft/gsm8k_train_2k.jsonl (``question``) and, with labels,
+sft/banking77_train.jsonl and sft/bitext_customer_support_intents.jsonl: a row that goes out for one of another
 label is probably wrong. ``--index`` compares that many random vectors, without a model.
 """
 

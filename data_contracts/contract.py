@@ -142,6 +142,8 @@ class Terms(Frozen):
 
     ``region`` (ISO 3166-1, or ``EU``) is where the data was collected. ``regulated`` names the regime that the data
     falls under (``GDPR Art. 9``) and ``signOff`` its impact assessment (DPIA), without which no policy lets it pass.
+    ``scrub`` is what stands for personal data: a made-up value (``replace``, also where nothing is stated), its kind,
+    stars, or a hash keyed by the row's subject.
     """
 
     licence: str | None = None
@@ -158,6 +160,7 @@ class Terms(Frozen):
     retainUntil: date | None = None
     retainUntilField: str | None = Field(default=None, exclude_if=_absent)
     dateField: str | None = Field(default=None, exclude_if=_absent)
+    scrub: Literal["replace", "redact", "mask", "hash"] | None = Field(default=None, exclude_if=_absent)
     region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", exclude_if=_absent)
     regulated: str | None = Field(default=None, min_length=1, exclude_if=_absent)
     signOff: str | None = Field(default=None, min_length=1, exclude_if=_absent)

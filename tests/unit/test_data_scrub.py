@@ -1,14 +1,20 @@
 """A value that is replaced is replaced everywhere in its row, and the row stays what it was."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.stages.data import steps
 from pipelines.stages.data.item import Row
+from pipelines.stages.data.rows import load
 from pipelines.stages.data.scrub import scrub
+from pipelines.stages.data.scrub_text import Operator
 from pipelines.stages.data.substitutes import _luhn, substitute
+from tests.support.data import DataParts, product_of, write_contract
 
 
 def chat(question: str, answer: object) -> Row:
@@ -84,3 +90,56 @@ def test_stand_ins_are_valid_of_their_kind(number: int, last: int) -> None:
 )
 def test_every_kind_has_many_stand_ins(kind: str) -> None:
     assert len({substitute(kind, "Some One", number) for number in range(100)}) == 100
+
+
+MAIL, CALL = "maria@web.de", {"tool": "send_receipt", "arguments": {"email": "maria@web.de", "name": "Maria Keller"}}
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        ("redact", r"<PERSON> wants it at <EMAIL_ADDRESS>"),
+        ("mask", r"\*{4} wants it at \*{4}"),
+        ("hash", r"<PERSON:([0-9a-f]{16})> wants it at <EMAIL_ADDRESS:([0-9a-f]{16})>"),
+        ("replace", r"\w+ \w+ wants it at [\w.]+@[\w.]+"),
+        (None, r"\w+ \w+ wants it at [\w.]+@[\w.]+"),
+    ],
+)
+def test_the_contracts_operator_holds_in_text_and_call_alike(tmp_path: Path, term: str | None, expected: str) -> None:
+    """Beside rows of a contract without the term, whose values give way to made-up ones as ever."""
+    sources = []
+    for number, stated in enumerate([{"scrub": term} if term else {}, {}]):
+        ask = f"Maria Keller wants it at {MAIL}" if number == 0 else f"Maria Keller wants all of this at {MAIL}, today"
+        row = {"who": "m", "id": str(number), "messages": chat(ask, CALL)["example"]["messages"]}
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps(row) + "\n")
+        contract = tmp_path / f"c{number}.yaml"
+        columns = {"who": "string", "id": "string", "messages": "array"}
+        write_contract(contract, columns, subjectKey="who", **stated)
+        sources.append({"url": str(tmp_path / f"{number}.jsonl"), "contract": str(contract)})
+    parts, product = DataParts(tmp_path / "home"), product_of(tmp_path, *sources)
+    manifest, _ = steps.raw(parts, product)
+    for step in (steps.contracted, steps.ledgered, steps.scrubbed):
+        manifest, _ = step(parts, product, manifest)
+    assert manifest.facts["entities"] == {"EMAIL_ADDRESS": 2, "PERSON": 2}
+    turns = {
+        item.row["example"]["messages"][0]["content"].endswith("today"): item.row["example"]["messages"]
+        for item in load(parts, manifest)
+    }
+    question, answer = (turn["content"] for turn in turns[False])
+    found = re.fullmatch(expected, question)
+    assert found
+    arguments = json.loads(answer)["arguments"]
+    assert question == f"{arguments['name']} wants it at {arguments['email']}"
+    assert not re.search(r"[<*]|maria@web", turns[True][0]["content"])
+
+
+values = st.text(min_size=1, max_size=12).filter(lambda text: text.strip() == text)
+
+
+@given(st.dictionaries(values, st.sampled_from(["PERSON", "EMAIL_ADDRESS"]), max_size=4), st.sampled_from(Operator))
+def test_a_call_stays_json_and_keeps_its_keys_under_every_operator(found: dict[str, str], operator: Operator) -> None:
+    call = {"tool": "note", "arguments": {"text": [*found], "count": 3, "deep": [{"text": " ".join(found)}]}}
+    row = scrub(chat(" and ".join(found), call), found, operator, b"key")
+    answer = json.loads(row["example"]["messages"][1]["content"])
+    assert (answer["tool"], answer["arguments"]["count"]) == ("note", 3)
+    assert answer["arguments"].keys() == call["arguments"].keys()

@@ -1,4 +1,5 @@
-"""Personal data and secrets out of the rows: each value gives way to a made-up one, the same all over its row."""
+"""Personal data and secrets out of the rows: each value gives way to what the contract's operator makes of it, without
+one to a made-up value, the same all over its row."""
 
 import json
 import re
@@ -7,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_contracts.digests import hex_of, sha256_file
+from data_contracts.contract import DataContract
+from data_contracts.digests import Digest, hex_of, keyed_ref, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import PiiRule, load_policy
@@ -15,6 +17,7 @@ from pipelines.recipes.product import ROOT, Product
 from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.item import Row, content_of
 from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, step
+from pipelines.stages.data.scrub_text import Operator, made
 from pipelines.stages.data.substitutes import assign
 from pipelines.stages.protocols import Finding, Parts
 
@@ -35,17 +38,19 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
 
     def work(out: Outlet) -> Outcome:
         certificate = _certificate(parts, rule) if rule else None
+        operators = _operators(parts, ledgered)
         kinds: Counter[str] = Counter()
         touched = 0
         for items in batched(load(parts, ledgered)):
             texts = [_SEPARATOR.join(_texts(item.row)) for item in items]
+            keys = _keys(parts, [item.subject for item in items if operators[item.origin.contract] is Operator.HASH])
             rows: list[Row] = []
             for item, text, findings in zip(items, texts, parts.pii.find(texts, REPLACED), strict=True):
                 values = _values(text, findings)
                 kinds.update(values.values())
                 touched += bool(values)
-                kept = {"record": item.row["record"], "group": item.row["group"]}
-                rows.append(scrub(item.row, values) | kept if values else item.row)
+                new = scrub(item.row, values, operators[item.origin.contract], keys.get(item.subject, b""))
+                rows.append(new | {"record": item.row["record"], "group": item.row["group"]})
             for item in derive(parts, items, rows):
                 out.keep(item)
         return Outcome(
@@ -54,6 +59,7 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
 
     modules = [
         "pipelines.stages.data.scrub",
+        "pipelines.stages.data.scrub_text",
         "pipelines.stages.data.substitutes",
         "pipelines.stages.data.certificate",
     ]
@@ -76,11 +82,23 @@ def _labelled(rule: PiiRule) -> Path:
     return path
 
 
-def scrub(row: Row, values: dict[str, str]) -> Row:
+def _operators(parts: Parts, ledgered: DatasetManifest) -> dict[Digest, Operator]:
+    """What each contract has in place of personal data."""
+    contracts = {source.contract for source in ledgered.sources}
+    return {each: Operator(parts.store.get_manifest(each, DataContract).terms.scrub or "replace") for each in contracts}
+
+
+def _keys(parts: Parts, hashed: list[str]) -> dict[str, bytes]:
+    """For the values of these subjects: a hash is the same in all rows of a subject, and tells nothing once its key is
+    erased."""
+    return {subject: keyed_ref(key, "scrub").encode() for subject, key in parts.keyring.known(hashed).items()}
+
+
+def scrub(row: Row, values: dict[str, str], operator: Operator = Operator.REPLACE, key: bytes = b"") -> Row:
     """The row with every value (original -> kind) replaced wherever it stands as a word of its own."""
     if not values:
         return row
-    replacements = _replacements(row, values)
+    replacements = _replacements(row, values, operator, key)
     pattern = re.compile("|".join(_word(value) for value in sorted(replacements, key=len, reverse=True)))
 
     def replace(text: str) -> str:
@@ -98,12 +116,13 @@ def scrub(row: Row, values: dict[str, str]) -> Row:
     return row | {"pair": pair | {"prompt": prompt} | answers}
 
 
-def _replacements(row: Row, values: dict[str, str]) -> dict[str, str]:
-    """Original -> stand-in. Which one is drawn by the row's content: the same in every installation, unlike between
-    rows, and never one that the row holds already."""
+def _replacements(row: Row, values: dict[str, str], operator: Operator, key: bytes) -> dict[str, str]:
+    """Original -> stand-in. Which made-up one is drawn by the row's content: the same in every installation, unlike
+    between rows, and never one that the row holds already."""
     start = int(hex_of(content_of(row))[:8], 16)
-    held = _SEPARATOR.join(_texts(row)).casefold()
-    chosen = assign(values, held, start)
+    held = _SEPARATOR.join(_texts(row))
+    replace = operator is Operator.REPLACE
+    chosen = assign(values, held.casefold(), start) if replace else made(operator, values, held, key)
     for value, kind in values.items():
         inner = _argument_in(value, row) if kind in _LOOSE else None
         if inner:

@@ -76,7 +76,7 @@ def scrubbed(
     values: dict[str, str] = {}
     for leaf, finding in within:
         values.setdefault(leaf.value[finding.start : finding.end], finding.kind)
-    instead = _made(operator, values, text, key)
+    instead = made(operator, values, text, key)
     parts, done, placed = [], 0, []
     for leaf in found:
         here = [finding for owner, finding in within if owner is leaf]
@@ -123,8 +123,8 @@ def _within(found: Sequence[Leaf], findings: Sequence[Finding]) -> Iterator[tupl
         offset = end + len(_BETWEEN)
 
 
-def _made(operator: Operator, values: Mapping[str, str], text: str, key: bytes) -> dict[str, str]:
-    """Value -> what stands for it."""
+def made(operator: Operator, values: Mapping[str, str], text: str, key: bytes) -> dict[str, str]:
+    """Value -> what stands for it, for each value (value -> kind) of a text."""
     match operator:
         case Operator.REDACT:
             return {value: f"<{kind}>" for value, kind in values.items()}
