@@ -6,6 +6,7 @@ from assets.groups import asset_in
 from assets.outcome import materialized, table
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.data import steps
+from pipelines.stages.release.data_card import data_card
 from pipelines.wiring import Line
 
 data_asset = asset_in("data", "pipelines/stages/data", "data_contracts")
@@ -13,8 +14,8 @@ FROM_DATA = dg.AssetIn(key_prefix="data")
 Result = dg.MaterializeResult[DatasetManifest]
 
 
-def shown(made: tuple[DatasetManifest, bool]) -> Result:
-    """A data set with its counts: what came in, what went out, what lies in quarantine and why."""
+def shown(made: tuple[DatasetManifest, bool], card: str = "") -> Result:
+    """A data set with its counts: what came in, what went out, what lies in quarantine and why; or with its card."""
     counts = made[0].counts
     rows = [
         ("in", counts.rows_in),
@@ -28,6 +29,7 @@ def shown(made: tuple[DatasetManifest, bool]) -> Result:
             "rows": table(("rows", "count"), rows),
             "root": made[0].root,
             "synthetic_share": made[0].synthetic_share,
+            **({"card": dg.MetadataValue.md(card)} if card else {}),
         },
     )
 
@@ -73,16 +75,19 @@ def decontaminated(
 @data_asset(ins={"decontaminated": FROM_DATA}, kinds={"python", "parquet"})
 def mixture(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], decontaminated: DatasetManifest) -> Result:
     """Rows kept by retention, weights, shares and human floor, whose answers do not offend."""
-    return shown(steps.mixture(line, line.product(context.partition_key), decontaminated))
+    made = steps.mixture(line, line.product(context.partition_key), decontaminated)
+    return shown(made, data_card(line.store, made[0].digest))
 
 
 @data_asset(ins={"mixture": FROM_DATA}, kinds={"python", "parquet"})
 def splits(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], mixture: DatasetManifest) -> Result:
     """Training and validation rows; no subject and no near duplicate is on both sides."""
-    return shown(steps.splits(line, line.product(context.partition_key), mixture))
+    made = steps.splits(line, line.product(context.partition_key), mixture)
+    return shown(made, data_card(line.store, made[0].digest))
 
 
 @data_asset(ins={"mixture": FROM_DATA}, kinds={"python", "parquet"})
 def preferences(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], mixture: DatasetManifest) -> Result:
     """Preference pairs, split the same way."""
-    return shown(steps.preferences(line, line.product(context.partition_key), mixture))
+    made = steps.preferences(line, line.product(context.partition_key), mixture)
+    return shown(made, data_card(line.store, made[0].digest))

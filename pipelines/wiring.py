@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
     from resources.keyring import SqliteKeyring
+    from resources.language import LangidDetector
     from resources.ledger import SqlLedger
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
@@ -131,6 +132,12 @@ class Line:
         from resources.toxicity import ProfanityCheck
 
         return ProfanityCheck()
+
+    @cached_property
+    def language(self) -> "LangidDetector":
+        from resources.language import LangidDetector
+
+        return LangidDetector()
 
     @cached_property
     def embedder(self) -> "SentenceEmbedder":

@@ -1,17 +1,20 @@
 """The language of a short text: py3langid, naive Bayes over byte n-grams (Lui & Baldwin 2012), model in the package."""
 
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 
 class LangidDetector:
-    """Implements `pipelines.stages.data.synthetic.validate.LanguageDetector`."""
+    """Implements `pipelines.stages.protocols.LanguageDetector`."""
 
     @cached_property
     def _identifier(self) -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
         return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+    identity = f"py3langid {version('py3langid')}"
 
     @cached_property
     def languages(self) -> frozenset[str]:

@@ -208,6 +208,24 @@ class Embedder(Protocol):
         ...
 
 
+class LanguageDetector(Protocol):
+    """Tells the language of a text, without a network."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model."""
+        ...
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """ISO 639-1 codes of those that can be told."""
+        ...
+
+    def language(self, text: str) -> str | None:
+        """The language that the text is more likely in than not; nothing when that cannot be told."""
+        ...
+
+
 class AuditLog(Protocol):
     def append(self, event: EventKind, product: str, body: Mapping[str, JsonValue], actor: str) -> AuditRecord: ...
     def records(self) -> list[AuditRecord]: ...
@@ -282,6 +300,8 @@ class Parts(Protocol):
     def pii(self) -> PiiAnalyzer: ...
     @property
     def toxicity(self) -> ToxicityScorer: ...
+    @property
+    def language(self) -> LanguageDetector: ...
     @property
     def embedder(self) -> Embedder: ...
     @property

@@ -29,8 +29,10 @@ def edition(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 counts=Counts(rows_in=10, rows_out=9, dropped={"licence": 1}),
                 inputs=tuple(each.digest for each in inputs),
                 synthetic_share=1,
+                facts={"origins": []},
                 action_key=sha256_bytes(stage.encode()),
             )
+            parts.store.put_manifest(manifest)
             return manifest, False
 
         return made

@@ -74,6 +74,16 @@ class RudeWords:
         return [float("idiot" in text) for text in texts]
 
 
+class Babel:
+    """Takes everything for English that does not say it is German."""
+
+    identity = "babel"
+    languages = frozenset({"de", "en"})
+
+    def language(self, text: str) -> str | None:
+        return None if not text else "de" if "bitte" in text else "en"
+
+
 class NoEmbedder:
     """For products that do not ask for meaning."""
 
@@ -91,6 +101,7 @@ class DataParts:
         self.pii = QuickAnalyzer()
         self.toxicity = RudeWords()
         self.embedder: Embedder = NoEmbedder()
+        self.language = Babel()
 
     @cached_property
     def store(self) -> FsspecArtifactStore:

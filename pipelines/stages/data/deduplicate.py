@@ -1,6 +1,8 @@
 """One row of each kind: exact copies (but for case and punctuation) go out, near copies, and where the product asks for
 it those that say the same in other words."""
 
+from collections import Counter
+
 from pydantic import JsonValue
 
 from data_contracts.digests import Digest
@@ -26,7 +28,7 @@ def deduplicated(parts: Parts, product: Product, scrubbed: DatasetManifest) -> t
 
     def work(out: Outlet) -> Outcome:
         names: list[Digest] = []
-        survivors: set[int] = set()
+        clusters: Counter[int] = Counter()
         meaning = Meaning(parts.embedder, least) if least else None
         with parts.datasets.spool() as ranked:
             for item in load(parts, scrubbed):
@@ -37,11 +39,12 @@ def deduplicated(parts: Parts, product: Product, scrubbed: DatasetManifest) -> t
                 if copy is None:
                     out.keep(item)
                 else:
-                    survivors.add(copy.survivor)
+                    clusters[copy.survivor] += 1
                     alike = f" (similarity {copy.similarity:.3f})" if copy.how == "semantic" else ""
                     reason = f"says {_TOLD[copy.how]} {names[copy.survivor]}{alike}"
                     out.drop(Dropped(item, f"{copy.how}-duplicate", reason))
-        return Outcome({"clusters": len(survivors)})
+        sizes = Counter(copies_of_it + 1 for copies_of_it in clusters.values())
+        return Outcome({"clusters": len(clusters), "cluster_sizes": {str(size): sizes[size] for size in sorted(sizes)}})
 
     modules = [
         "pipelines.stages.data.deduplicate",

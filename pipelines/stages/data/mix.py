@@ -15,7 +15,7 @@ from pipelines.stages.data.proportions import Candidate, in_proportion
 from pipelines.stages.data.rows import Outcome, Outlet, batched, draw, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.data.toxicity import offending
-from pipelines.stages.protocols import Parts
+from pipelines.stages.protocols import LanguageDetector, Parts
 
 
 def mixture(
@@ -53,7 +53,7 @@ def mixture(
                     else:
                         out.drop(Dropped(item, "weight", decision.reason))
             excess = in_proportion(product.mixture, product.split.seed, candidates)
-            made = _Made()
+            made = _Made(parts.language)
             for item, _ in spool:
                 if item.name in excess:
                     out.drop(Dropped(item, *excess[item.name]))
@@ -70,6 +70,7 @@ def mixture(
                 "human_floor": rule.human_floor,
                 "human_floor_waiver": waiver.payload() if waiver else None,
                 "lengths": _lengths(made.sizes),
+                "languages": dict(sorted(made.languages.items())),
                 "replay_rows": sum(each.replayed and each.name not in excess for each in candidates),
                 "largest_label_share": _largest(made.labels),
             },
@@ -84,6 +85,7 @@ def mixture(
     ]
     config: dict[str, JsonValue] = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
     config["proportions"] = product.mixture.payload()
+    config["language"] = parts.language.identity
     config["replay"] = " ".join(sorted(replay_sources))
     config["expired"] = [str(day) for day in sorted(passed)]
     if policy.max_toxicity is not None:
@@ -100,9 +102,12 @@ def _last_days(parts: Parts, rows: DatasetManifest, terms: Iterable[Terms]) -> s
 
 
 class _Made:
-    """What the mixture's rows add up to."""
+    """What the mixture's rows add up to. ``languages`` counts them by that of what the customer says (ISO 639-1, or
+    ``und`` where it cannot be told)."""
 
-    def __init__(self) -> None:
+    def __init__(self, detector: LanguageDetector) -> None:
+        self._detector = detector
+        self.languages: Counter[str] = Counter()
         self.synthetic = self.depth = 0
         self.sizes: list[int] = []
         self.labels: Counter[str] = Counter()
@@ -111,6 +116,7 @@ class _Made:
         self.synthetic += item.origin.synthetic_depth > 0
         self.depth = max(self.depth, item.origin.synthetic_depth)
         self.sizes.append(len(asked(item.row)) + len(answered(item.row)))
+        self.languages[self._detector.language(asked(item.row)) or "und"] += 1
         if "label" in item.row:
             self.labels[item.row["label"]] += 1
 

@@ -4,25 +4,33 @@ No row text: a label is named only where five people or more share it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
-from data_contracts.digests import Digest, canonical_json, hex_of, is_digest
+from data_contracts.digests import Digest, canonical_json, is_digest
 from data_contracts.errors import BadInput, Missing
 from data_contracts.manifests import CheckpointManifest, DatasetManifest
+from data_contracts.store import ArtifactStore
 from evals.plots import bars, histogram
+from pipelines.stages.data.item import Item
 from pipelines.stages.data.rows import load
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.card import learned_from, table, terms_of_the_data
+from pipelines.stages.release.croissant import croissant
 from pipelines.stages.release.lineage import datasets
 
 _SHARED_BY = 5
 _LABELS = 30
 _LONGEST_LABEL = 60
+_STYLE = (
+    "body { margin: 0 auto; max-width: 60rem; padding: 1.25rem; font: 16px/1.5 system-ui, sans-serif } "
+    "table { border-collapse: collapse; width: 100%; font-size: .875rem; } svg { max-width: 100%; height: auto; } "
+    "th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; vertical-align: top; } "
+    "td, code { overflow-wrap: anywhere; }"
+)
 
 
 def find_set(parts: Parts, name: str) -> Digest:
@@ -43,15 +51,76 @@ def find_set(parts: Parts, name: str) -> Digest:
 
 
 def write_data_card(parts: Parts, digest: Digest, folder: Path) -> Path:
-    """``card.md``, its plots and ``croissant.json`` under ``folder``, which is made; the page's path. Reads the rows,
-    and so refuses a data set that does not hold what its manifest names."""
+    """``card.html``, which holds its plots, the same as ``card.md`` beside them, and ``croissant.json`` under
+    ``folder``, which is made; the page's path. Reads the rows, and so refuses a data set that does not hold what its
+    manifest names."""
     manifest = parts.store.get_manifest(digest, DatasetManifest)
-    items = list(load(parts, manifest))
+    lengths: list[int] = []
+
+    def measured() -> Iterator[Item]:
+        for item in load(parts, manifest):
+            lengths.append(len(asked(item.row)) + len(answered(item.row)))
+            yield item
+
+    shared, distinct = _shared_labels(measured())
+    plots = {"lengths.svg": histogram(lengths, "characters of a row").svg()}
+    pictures = "## Lengths\n\n![characters of a row](lengths.svg)"
+    if shared:
+        most = dict(list(shared.items())[:_LABELS])
+        plots["labels.svg"] = bars(most, "rows").svg()
+        told = f"{distinct:,} different labels, {len(shared):,} of which {_SHARED_BY} people or more share"
+        pictures += f"\n\n## Labels\n\n{told}; the most common:\n\n![rows by label](labels.svg)"
+    page = f"{data_card(parts.store, digest)}\n{pictures}\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, drawn in plots.items():
+        (folder / name).write_text(drawn)
+    (folder / "card.md").write_text(page)
+    (folder / "croissant.json").write_bytes(canonical_json(croissant(parts, digest, manifest)) + b"\n")
+    whole = folder / "card.html"
+    whole.write_text(_html(f"{manifest.product}: {manifest.stage}", page, plots))
+    return whole
+
+
+def data_card(store: ArtifactStore, digest: Digest) -> str:
+    """The card in Markdown without what only the rows tell (plots): from the manifests of the set and of those it was
+    made from."""
+    manifest = store.get_manifest(digest, DatasetManifest)
+    line = list(reversed(datasets(store, [digest]).values()))
+    facts: dict[str, Any] = {name: value for each in line for name, value in each.facts.items()}
+    dropped = Counter[str]()
+    for each in line:
+        dropped.update(each.counts.dropped)
+    copies = {how: dropped[f"{how}-duplicate"] for how in ("exact", "near", "semantic") if dropped[f"{how}-duplicate"]}
+    sizes = ", ".join(f"{count:,} of {size}" for size, count in facts.get("cluster_sizes", {}).items())
+    about = [
+        ("rows", f"{manifest.counts.rows_out:,}"),
+        *((f"rows in `{name}`", f"{rows:,}") for name, rows in sorted(facts.get("rows", {}).items())),
+        ("generated", f"{manifest.synthetic_share:.0%}, depth {facts.get('max_synthetic_depth', 'not told')} at most"),
+        ("tiers", _listed(facts.get("tiers", {}))),
+        ("licences", _listed(facts.get("licences", {}))),
+        ("languages of the mixture", _listed(facts.get("languages", {}))),
+        ("personal data and secrets replaced", _listed(facts.get("entities", {}))),
+        ("copies set aside", _listed(copies) + (f", in clusters: {sizes}" if sizes else "")),
+        ("rows set aside for an evaluation item they hold", f"{dropped['contaminated']:,}"),
+    ]
+    sections = [
+        f"# {manifest.product}: {manifest.stage}",
+        f"Data set `{digest}`, root `{manifest.root}`.",
+        "\n".join(f"- {name}: {told}" for name, told in about),
+        terms_of_the_data(learned_from(store, manifest)),
+        _steps(line),
+        _decisions(facts.get("decisions", [])),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _shared_labels(items: Iterable[Item]) -> tuple[dict[str, int], int]:
+    """Rows by label (or answer, without one) where enough people share it, and how many different ones there are."""
     subjects: defaultdict[str, set[str]] = defaultdict(set)
     labels: Counter[str] = Counter()
     for item in items:
         if item.row["kind"] == "sft":
-            label = answered(item.row)
+            label = str(item.row.get("label") or answered(item.row))
             subjects[label].add(item.subject)
             labels[label] += 1
     shared = {
@@ -59,42 +128,19 @@ def write_data_card(parts: Parts, digest: Digest, folder: Path) -> Path:
         for label, rows in labels.most_common()
         if len(subjects[label]) >= _SHARED_BY and len(label) <= _LONGEST_LABEL
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    lengths = [len(asked(item.row)) + len(answered(item.row)) for item in items]
-    (folder / "lengths.svg").write_text(histogram(lengths, "characters of a row").svg())
-    if shared:
-        most = dict(list(shared.items())[:_LABELS])
-        (folder / "labels.svg").write_text(bars(most, "rows").svg())
-    page = folder / "card.md"
-    page.write_text(_page(parts, digest, manifest, shared, len(labels)))
-    (folder / "croissant.json").write_bytes(canonical_json(croissant(parts, digest, manifest)) + b"\n")
-    return page
+    return shared, len(labels)
 
 
-def _page(parts: Parts, digest: Digest, manifest: DatasetManifest, labels: Mapping[str, int], distinct: int) -> str:
-    line = list(reversed(datasets(parts.store, [digest]).values()))
-    facts: dict[str, Any] = {name: value for each in line for name, value in each.facts.items()}
-    tiers = facts.get("tiers", {})
-    parts_of_the_page = [
-        f"# {manifest.product}: {manifest.stage}",
-        f"Data set `{digest}`, root `{manifest.root}`.",
-        "\n".join(
-            [
-                f"- rows: {manifest.counts.rows_out:,}",
-                f"- generated: {manifest.synthetic_share:.0%}",
-                f"- tiers: {_listed(tiers)}",
-                f"- licences: {_listed(facts.get('licences', {}))}",
-                f"- personal data and secrets replaced: {_listed(facts.get('entities', {}))}",
-                *(f"- rows in `{name}`: {rows:,}" for name, rows in sorted(facts.get("rows", {}).items())),
-            ]
-        ),
-        terms_of_the_data(learned_from(parts.store, manifest)),
-        _steps(line),
-        _decisions(facts.get("decisions", [])),
-        "## Lengths\n\n![characters of a row](lengths.svg)",
-        _labels(labels, distinct),
-    ]
-    return "\n\n".join(part for part in parts_of_the_page if part) + "\n"
+def _html(title: str, page: str, plots: Mapping[str, str]) -> str:
+    """One file: the page with its plots in it; what a source or reason says is text there, never markup."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(page)
+    for name, drawn in plots.items():
+        start = body.index(f'<img src="{name}"')
+        body = body[:start] + drawn + body[body.index(">", start) + 1 :]
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'
 
 
 def _steps(line: Sequence[DatasetManifest]) -> str:
@@ -114,99 +160,5 @@ def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
     return "## Decisions of the policy\n\n" + table(heads, rows) if rows else ""
 
 
-def _labels(labels: Mapping[str, int], distinct: int) -> str:
-    if not labels:
-        return ""
-    told = (
-        f"{distinct:,} different answers, {len(labels):,} of which {_SHARED_BY} people or more share; the most common:"
-    )
-    return f"## Labels\n\n{told}\n\n![rows by answer](labels.svg)"
-
-
 def _listed(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {rows:,}" for name, rows in sorted(counted.items())) or "-"
-
-
-def croissant(parts: Parts, digest: Digest, manifest: DatasetManifest) -> dict[str, JsonValue]:
-    """Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec.html) of a data set's shards."""
-    licences = sorted({origin.licence for origin in learned_from(parts.store, manifest)})
-    fields = ("name", "subject", "row")
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"{manifest.product}-{manifest.stage}",
-        "description": f"{manifest.counts.rows_out} rows of the step {manifest.stage} of {manifest.product}",
-        "version": "1.0.0",
-        "identifier": digest,
-        "license": [_licence_url(licence) for licence in licences],
-        "isBasedOn": [source.url for source in manifest.sources],
-        "distribution": [
-            {
-                "@type": "cr:FileSet",
-                "@id": "shards",
-                "name": "shards",
-                "encodingFormat": "application/x-parquet",
-                "includes": f"rows/{hex_of(manifest.root)}/rows-*.parquet",
-            }
-        ],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "rows",
-                "name": "rows",
-                "field": [
-                    {
-                        "@type": "cr:Field",
-                        "@id": f"rows/{field}",
-                        "name": field,
-                        "dataType": "sc:Text",
-                        "source": {"fileSet": {"@id": "shards"}, "extract": {"column": field}},
-                    }
-                    for field in fields
-                ],
-            }
-        ],
-    }
-
-
-def _licence_url(licence: str) -> str:
-    return f"https://spdx.org/licenses/{licence}" if licence.replace("-", "").replace(".", "").isalnum() else licence
-
-
-_CONTEXT: dict[str, JsonValue] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from evals import answers
 from evals.answers import Answer, parse_answer
@@ -11,6 +11,7 @@ from pipelines.stages.data.synthetic.arithmetic import wrong_sums
 from pipelines.stages.data.synthetic.plan import Plan
 from pipelines.stages.data.synthetic.requests import Request
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES, execute
+from pipelines.stages.protocols import LanguageDetector
 
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that no text may hold: control characters, halves of characters."""
@@ -40,17 +41,6 @@ class Draft(NamedTuple):
     said: str
     tool: str | None
     arguments: dict[str, str]
-
-
-class LanguageDetector(Protocol):
-    @property
-    def languages(self) -> frozenset[str]:
-        """ISO 639-1 codes of those that can be told."""
-        ...
-
-    def language(self, text: str) -> str | None:
-        """The language that the text is more likely in than not; nothing when that cannot be told."""
-        ...
 
 
 def read(plan: Plan, request: Request, completion: Completion) -> Draft | Fault:
