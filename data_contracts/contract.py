@@ -1,44 +1,42 @@
-"""Data contracts in the Open Data Contract Standard (v3): the part that Assay reads, and the check of a row.
+"""Data contracts in the Open Data Contract Standard (v3): the part that Assay reads.
 
-Fields of the standard that Assay does not read are let through; a field that the standard does not have is an error,
-so that a misspelt rule cannot pass for a rule. What the standard has no field for (licence, consent, purposes, tier,
-...) stands in ``customProperties``.
+A contract must keep the standard's own schema, in which a field that the standard does not have is an error, so that a
+misspelt rule cannot pass for a rule. Fields that only tell something are let through; a rule that Assay cannot check
+is an error. What the standard has no field for (licence, consent, purposes, tier, ...) stands in ``customProperties``.
 """
 
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 from data_contracts.ledger import ConsentBasis, Purpose, Tier
+from data_contracts.standard import faults, place_in, read_yaml
 
+F = TypeVar("F", bound=Frozen)
+
+LogicalType = Literal[
+    "string", "integer", "number", "boolean", "date", "time", "timestamp", "array", "vector", "object", "map"
+]
 NO_LICENCE = "NOASSERTION"
 """SPDX's word for a licence that nobody stated; only a policy that names it allows it."""
 
-_UNREAD = {
-    "contract": "name tenant domain dataProduct description tags servers support price roles slaProperties "
-    "slaDefaultElement authoritativeDefinitions contractCreatedTs",
-    "schema": "id physicalName physicalType description businessName authoritativeDefinitions tags "
-    "dataGranularityDescription customProperties relationships",
-    "property": "id physicalName physicalType description businessName authoritativeDefinitions tags classification "
-    "encryptedName criticalDataElement examples primaryKeyPosition partitioned partitionKeyPosition customProperties "
-    "transformSourceObjects transformLogic transformDescription relationships items properties",
-    "rule": "id name description dimension severity businessImpact method schedule scheduler tags unit "
-    "authoritativeDefinitions customProperties",
-    "team": "id name description tags customProperties authoritativeDefinitions",
-    "member": "id name description dateIn dateOut replacedByUsername tags customProperties authoritativeDefinitions",
-}
+_TOLD_OF_A_RULE = (
+    *("id", "name", "description", "dimension", "severity", "businessImpact", "method", "schedule", "scheduler"),
+    *("tags", "unit", "authoritativeDefinitions", "customProperties"),
+)
+"""What a quality rule says to people. Whatever else stands in it says what to check."""
 
 
-def _without(values: Any, part: str) -> Any:
-    unread = _UNREAD[part].split()
-    return {k: v for k, v in values.items() if k not in unread} if isinstance(values, dict) else values
+def _absent(value: object) -> bool:
+    """What a contract does not state is no part of its digest: a new kind of term renames no old contract."""
+    return value is None or value == ()
 
 
 class Rule(Frozen):
@@ -49,11 +47,6 @@ class Rule(Frozen):
     metric: Literal["invalidValues"] | None = None
     arguments: dict[str, Any] = {}
     mustBe: Literal[0] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _standard(cls, values: Any) -> Any:
-        return _without(values, "rule")
 
     @model_validator(mode="after")
     def _checkable(self) -> "Rule":
@@ -76,17 +69,14 @@ class TypeOptions(Frozen):
 
 class Property(Frozen):
     name: str
-    logicalType: Literal["string", "integer", "number", "boolean", "date", "timestamp", "array", "object"] = "string"
+    logicalType: LogicalType | None = None
+    """Where none is stated, any value will do."""
     logicalTypeOptions: TypeOptions = TypeOptions()
     required: bool = False
     unique: bool = False
     primaryKey: bool = False
     quality: tuple[Rule, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _standard(cls, values: Any) -> Any:
-        return _without(values, "property")
+    enum: tuple[JsonValue, ...] = Field(default=(), exclude_if=_absent)
 
 
 class Table(Frozen):
@@ -94,29 +84,14 @@ class Table(Frozen):
     logicalType: Literal["object"] = "object"
     properties: tuple[Property, ...] = Field(min_length=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _standard(cls, values: Any) -> Any:
-        return _without(values, "schema")
-
 
 class Member(Frozen):
     username: str
     role: str = ""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _standard(cls, values: Any) -> Any:
-        return _without(values, "member")
-
 
 class Team(Frozen):
     members: tuple[Member, ...] = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _standard(cls, values: Any) -> Any:
-        return _without(values, "team")
 
 
 class GeneratedBy(Frozen):
@@ -125,11 +100,6 @@ class GeneratedBy(Frozen):
     model: str = Field(min_length=1)
     terms: str = Field(min_length=1)
     training: Literal["allowed", "unclear", "forbidden"]
-
-
-def _absent(value: object) -> bool:
-    """Terms that a contract does not state are no part of its digest: a new kind of term renames no old contract."""
-    return value is None
 
 
 class Terms(Frozen):
@@ -194,11 +164,11 @@ class Terms(Frozen):
 class DataContract(Frozen):
     """A contract as read. Its digest covers what is read, so that prose may change without making new data."""
 
-    apiVersion: str = Field(pattern=r"^v3\.\d+\.\d+$")
+    apiVersion: str
     kind: Literal["DataContract"]
     id: str
     version: str
-    status: Literal["proposed", "draft", "active", "deprecated", "retired"]
+    status: str | None = None
     team: Team
     table: Table
     terms: Terms
@@ -233,37 +203,93 @@ def spdx(text: str) -> str | None:
 
 def load_contract(path: Path) -> DataContract:
     """Read a contract. Raises `BadInput` that names file, field and fault."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"data contract {path} cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise BadInput(f"data contract {path} is not a YAML mapping: see data_contracts/contracts for an example")
-    values = _without(raw, "contract")
-    tables, custom = values.pop("schema", None), values.pop("customProperties", [])
-    if not isinstance(tables, list) or len(tables) != 1:
-        raise BadInput(f"data contract {path}: schema must list exactly one object, the rows of a source")
-    try:
-        values["terms"] = {each["property"]: each["value"] for each in custom}
-    except (TypeError, KeyError) as error:
-        raise BadInput(f"data contract {path}: customProperties must be a list of property and value") from error
-    try:
-        contract = DataContract.model_validate(values | {"table": tables[0]})
-    except ValidationError as error:
-        faults = (f"{_place(each['loc'])}: {each['msg']}" for each in error.errors())
-        raise BadInput(f"data contract {path}: {'; '.join(faults)}") from error
-    _compile_patterns(contract, path)
+    document = _document(path)
+    values = _picked(DataContract, document) | {
+        "team": _team(document.get("team", {})),
+        "table": _table(document, path),
+        # Of a vendor: what another system reads.
+        "terms": {
+            each["property"]: each["value"] for each in document.get("customProperties", []) if "vendor" not in each
+        },
+    }
+    contract = _made(DataContract, values, document, path)
+    _compile_patterns(contract.table, path)
     return contract
 
 
-def _place(steps: tuple[int | str, ...]) -> str:
+def load_table(path: Path) -> Table:
+    """What a contract says of the form of rows, whoever wrote it: Assay's terms need not stand in it. Raises
+    `BadInput`."""
+    document = _document(path)
+    table = _made(Table, _table(document, path), document, path, "table")
+    _compile_patterns(table, path)
+    return table
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The YAML of a file, if it keeps the standard."""
+    try:
+        document = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"data contract {path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise BadInput(f"data contract {path} is not a YAML mapping: see data_contracts/contracts for an example")
+    if str(document.get("apiVersion", "")).startswith("v2."):
+        raise BadInput(f"data contract {path}: apiVersion {document['apiVersion']} is too old; write it for v3")
+    if found := faults(document):
+        raise BadInput(f"data contract {path} does not keep the standard: {'; '.join(found)}")
+    return document
+
+
+def _picked(model: type[Frozen], values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are read; the standard has more."""
+    return {key: value for key, value in values.items() if key in model.model_fields}
+
+
+def _team(team: Any) -> dict[str, Any]:
+    """The team as of version 3.1; before, it was the list of its members."""
+    members = team if isinstance(team, list) else team.get("members", [])
+    return {"members": [_picked(Member, member) for member in members]}
+
+
+def _table(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The one object of the contract, as far as it is read."""
+    tables = document.get("schema", [])
+    if len(tables) != 1:
+        raise BadInput(f"data contract {path}: schema must list exactly one object, the rows of a source")
+    rules = tables[0].get("quality", [])
+    if any(rule.get("type") != "text" for rule in rules):
+        raise BadInput(f"data contract {path}: schema.0.quality: only rules on a property are checked here")
+    return _picked(Table, tables[0]) | {"properties": [_property(each) for each in tables[0].get("properties", [])]}
+
+
+def _property(values: dict[str, Any]) -> dict[str, Any]:
+    rules = [{k: v for k, v in rule.items() if k not in _TOLD_OF_A_RULE} for rule in values.get("quality", [])]
+    return _picked(Property, values) | {"quality": rules, "enum": [each["value"] for each in values.get("enum", [])]}
+
+
+def _made(model: type[F], values: dict[str, Any], document: dict[str, Any], path: Path, *place: str) -> F:
+    """``place`` is where ``values`` stand in a contract."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        told = []
+        for each in error.errors():
+            where = (*place, *each["loc"])
+            unknown = "is no term of Assay's" if "terms" in where[:1] else "cannot be checked here; take it out"
+            fault = unknown if each["type"] == "extra_forbidden" else each["msg"]
+            told.append(f"{_place(document, where)}: {fault}")
+        raise BadInput(f"data contract {path}: {'; '.join(told)}") from error
+
+
+def _place(document: dict[str, Any], steps: tuple[int | str, ...]) -> str:
     """Where a fault lies, in the words of the file."""
-    first = {"table": ["schema", "0"], "terms": ["customProperties"]}
-    return ".".join([*first.get(str(steps[0]), [str(steps[0])]), *map(str, steps[1:])]) if steps else "contract"
+    first: dict[int | str, tuple[int | str, ...]] = {"table": ("schema", 0), "terms": ("customProperties",)}
+    return place_in(document, (*first.get(steps[0], steps[:1]), *steps[1:]) if steps else ())
 
 
-def _compile_patterns(contract: DataContract, path: Path) -> None:
-    for column in contract.table.properties:
+def _compile_patterns(table: Table, path: Path) -> None:
+    for column in table.properties:
         for pattern in (column.logicalTypeOptions.pattern, *(rule.arguments.get("pattern") for rule in column.quality)):
             try:
                 re.compile(pattern or "")

@@ -2,26 +2,26 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 
-from data_contracts.contract import DataContract, Property
+from data_contracts.contract import Property, Table
 
 
-def check_row(contract: DataContract, record: Mapping[str, Any]) -> list[str]:
+def check_row(table: Table, record: Mapping[str, Any]) -> list[str]:
     """What is wrong with a record; empty when it keeps the contract."""
-    known = {column.name for column in contract.table.properties}
+    known = {column.name for column in table.properties}
     reasons = [
         f"{field}: the contract has no such field; add it to the schema or drop it from the source"
         for field in record
         if field not in known
     ]
-    for column in contract.table.properties:
+    for column in table.properties:
         value = record.get(column.name)
         if value is None or value == "":
             if column.required:
                 reasons.append(f"{column.name}: is required and empty; fill it in or leave the row out")
-        elif not _TYPES[column.logicalType](value):
+        elif column.logicalType and not _TYPES[column.logicalType](value):
             reasons.append(f"{column.name}: is {type(value).__name__}, not {column.logicalType}; correct the value")
         else:
             reasons += _options(column, value) + _rules(column, value)
@@ -29,19 +29,21 @@ def check_row(contract: DataContract, record: Mapping[str, Any]) -> list[str]:
 
 
 class Repeats:
-    """Holds the columns that the contract calls ``unique`` or ``primaryKey`` against the rows that went before."""
+    """Holds the columns that the contract calls ``unique``, and its primary key, which several columns may make up,
+    against the rows that went before."""
 
-    def __init__(self, contract: DataContract) -> None:
-        self.seen: dict[str, set[str]] = {
-            column.name: set() for column in contract.table.properties if column.unique or column.primaryKey
-        }
+    def __init__(self, table: Table) -> None:
+        unique = [(column.name,) for column in table.properties if column.unique]
+        key = tuple(column.name for column in table.properties if column.primaryKey)
+        self.seen: dict[tuple[str, ...], set[str]] = {fields: set() for fields in (*unique, key) if fields}
 
     def check(self, record: Mapping[str, Any]) -> list[str]:
         reasons = []
-        for field, seen in self.seen.items():
-            value = repr(record.get(field))
+        for fields, seen in self.seen.items():
+            value = repr([record.get(field) for field in fields])
             if value in seen:
-                reasons.append(f"{field}: another row has the same value; make it unique")
+                same = "the same value" if len(fields) == 1 else "the same values"
+                reasons.append(f"{', '.join(fields)}: another row has {same}; make it unique")
             seen.add(value)
         return reasons
 
@@ -65,6 +67,8 @@ def _options(column: Property, value: Any) -> list[str]:
 
 def _rules(column: Property, value: Any) -> list[str]:
     reasons = []
+    if column.enum and value not in column.enum:
+        reasons.append(f"{column.name}: is not one of {', '.join(map(str, column.enum))}; correct the value")
     for rule in column.quality:
         allowed, pattern = rule.arguments.get("validValues"), rule.arguments.get("pattern")
         if allowed is not None and value not in allowed:
@@ -93,7 +97,10 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "number": _parses(float),
     "boolean": lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"),
     "date": _parses(date.fromisoformat),
+    "time": _parses(time.fromisoformat),
     "timestamp": _parses(datetime.fromisoformat),
     "array": lambda value: isinstance(value, list),
+    "vector": lambda value: isinstance(value, list) and all(isinstance(each, int | float) for each in value),
     "object": lambda value: isinstance(value, dict),
+    "map": lambda value: isinstance(value, dict),
 }

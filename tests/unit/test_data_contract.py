@@ -73,11 +73,12 @@ def test_a_contract_that_is_not_text_or_not_there_is_refused(tmp_path: Path) -> 
 
 def contract() -> DataContract:
     columns = [
-        {"name": "id", "unique": True},
+        {"name": "id", "logicalType": "string", "unique": True},
         {"name": "n", "logicalType": "integer", "logicalTypeOptions": {"minimum": 1, "maximum": 5}},
         {"name": "when", "logicalType": "date"},
         {
             "name": "text",
+            "logicalType": "string",
             "required": True,
             "logicalTypeOptions": {"minLength": 2, "maxLength": 5, "pattern": "^[a-z]*$"},
         },
@@ -120,18 +121,18 @@ def contract() -> DataContract:
     ],
 )
 def test_a_row_that_breaks_its_contract_is_told_where_and_what_to_do(row: dict[str, object], field: str) -> None:
-    (reason,) = check_row(contract(), row)
+    (reason,) = check_row(contract().table, row)
     assert reason.startswith(f"{field}: ")
     assert ";" in reason
 
 
 def test_a_row_that_keeps_its_contract_passes_also_as_text_of_a_csv() -> None:
-    assert check_row(contract(), {"id": "1", "n": "3", "when": "2031-01-02", "text": "ok"}) == []
+    assert check_row(contract().table, {"id": "1", "n": "3", "when": "2031-01-02", "text": "ok"}) == []
     assert contract().owner() == "b"
 
 
 def test_a_value_that_must_be_unique_comes_once() -> None:
-    repeats = Repeats(contract())
+    repeats = Repeats(contract().table)
     assert repeats.check({"id": "1"}) == []
     assert repeats.check({"id": "2"}) == []
     assert repeats.check({"id": "1"})[0].startswith("id: ")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_contracts.contract import load_contract
+from data_contracts.contract import load_table
 from data_contracts.errors import BadInput
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.stages.data.plain import Report
@@ -12,7 +12,7 @@ from pipelines.stages.data.sources import FORMATS, read
 def check_file(path: Path, contract: Path) -> Report:
     """Which rows break the contract or cannot be read, each with its reasons. Raises `BadInput` for a file or a
     contract of no use."""
-    promise = load_contract(contract)
+    promise = load_table(contract)
     if not path.is_file() or path.suffix.lower() not in FORMATS:
         raise BadInput(f"{path} is no {', '.join(FORMATS)} file: give one that exists")
     repeats, report = Repeats(promise), Report()

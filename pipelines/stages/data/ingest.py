@@ -68,11 +68,11 @@ def contracted(parts: Parts, product: Product, raw: DatasetManifest) -> tuple[Da
 
     def work(out: Outlet) -> Outcome:
         contracts = _contracts(product)
-        repeats = {url: Repeats(contract) for url, (_, contract) in contracts.items()}
+        repeats = {url: Repeats(contract.table) for url, (_, contract) in contracts.items()}
         for item in load(parts, raw):
             source, contract = contracts[item.row["source"]]
             record = item.row["values"]
-            reasons = check_row(contract, record) or repeats[source.url].check(record) or _unlike(source, record)
+            reasons = check_row(contract.table, record) or repeats[source.url].check(record) or _unlike(source, record)
             if reasons:
                 where = f"{source.url}, contract {contract.id}: "
                 out.drop(Dropped(item, "contract", where + "; ".join(reasons)))

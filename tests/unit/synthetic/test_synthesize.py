@@ -56,13 +56,13 @@ def test_a_row_says_where_it_comes_from_and_keeps_its_contract(tmp_path: Path) -
     made = run(tmp_path, FakeEndpoint(written), plan)
     assert len(made.rows) == 12
     for row in made.rows:
-        assert check_row(contract, row) == []
+        assert check_row(contract.table, row) == []
         assert (row["synthetic"], row["synthetic_depth"], row["teacher"]) == (True, 1, TEACHER)
         assert (row["plan"], row["language"], row["length"]) == (plan.digest, "en", "any")
         assert row["seeds"] == [f"test/{row['intent']}/0"]
     assert made.payload()["depths"] == {"1": 12}
     other = made.rows[0] | {"teacher": "another-model"}
-    assert check_row(contract, other) == [f"teacher: is not one of {TEACHER}; correct the value"]
+    assert check_row(contract.table, other) == [f"teacher: is not one of {TEACHER}; correct the value"]
 
 
 def test_the_order_of_the_answers_does_not_matter(tmp_path: Path) -> None:
