@@ -7,14 +7,14 @@ from assets.groups import asset_in
 from assets.outcome import materialized, table
 from data_contracts.manifests import BaseManifest
 from data_contracts.verdicts import EvalResult, LayerResults
-from evals.run import evaluate_layer
-from evals.suite import Layer, load_suites
+from evals.run import evaluate_layer, is_asked
+from evals.suite import Layer
 from pipelines.wiring import Line
 from resources.dagster import Manifests
 
 LAYERS: dict[Layer, str] = {
     "product": "The product's own goldens: is the tool call valid and exact, is a call declined where none fits?",
-    "safety": "Refusals and red-team probes: does it decline what it must, and only that?",
+    "safety": "Refusals and planted canaries: does it decline what it must, and only that? Does it recite secrets?",
     "general": "What the base could do and must not be forgotten (lm-eval).",
 }
 eval_asset = asset_in("eval", "evals", "data_contracts")
@@ -30,7 +30,7 @@ def layer_asset(layer: Layer, description: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[LayerResults]:
         product = line.product(context.partition_key)
         model = candidate_model(context, line, manifests, config)
-        if not any(suite.layer == layer for suite in load_suites(product)):
+        if not is_asked(product, layer):
             nothing = LayerResults(product=product.name, model=model.digest, layer=layer, results={})
             return materialized((nothing, True), {"note": "the product names no suite of this layer"})
         base = line.store.get_manifest(model.base, BaseManifest)

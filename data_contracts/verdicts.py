@@ -11,6 +11,7 @@ from data_contracts.manifests import SignedHead
 
 Decision = Literal["promote", "hold", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive"]
+CriterionKind = Literal["superiority", "non-inferiority", "floor", "ceiling"]
 
 
 class ItemScore(Frozen):
@@ -52,10 +53,11 @@ class LayerResults(Frozen):
 
 
 class CriterionResult(Frozen):
-    """One line of the gate table. ``effect`` is candidate minus baseline, with its confidence interval."""
+    """One line of the gate table. ``effect`` is candidate minus baseline, with its confidence interval; of a ceiling it
+    is the ceiling minus the candidate. More is always better."""
 
     name: str
-    kind: Literal["superiority", "non-inferiority", "floor"]
+    kind: CriterionKind
     suite: str
     metric: str
     n: int

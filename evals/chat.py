@@ -4,18 +4,26 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import Unavailable
+from pipelines.recipes.product import ROOT
 
 CONCURRENCY = 16
 TRIES = 4
 WAIT_S = 2.0
 _TIMEOUT_S = 300.0
+_SERVE_LOCK = ROOT / "requirements" / "serve.txt"
 
 
 def ask_all(url: str, questions: Mapping[str, dict[str, Any]], progress: Callable[[int], None]) -> dict[str, str]:
     """Chat-completion body by item -> generated text by item. ``url`` ends in ``/v1``; ``progress`` gets the number
     answered so far. Raises `Unavailable`; lost connections are tried again, any other failure is not."""
     return asyncio.run(_ask_all(url, questions, progress))
+
+
+def server_lock() -> Digest:
+    """Names the software that answers."""
+    return sha256_file(_SERVE_LOCK)
 
 
 def engine(url: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.frozen import Frozen
+from data_contracts.store import ArtifactStore
 from evals import answers
 from evals.suite import CallItem, read_items
 from pipelines.recipes.product import ROOT, Product
@@ -42,6 +43,12 @@ def as_served(product: Product) -> Decoding:
 
 def fair_rival(product: Product) -> Decoding:
     return Decoding(max_tokens=product.serving.max_tokens, shots=sha256_file(SHOTS))
+
+
+def template_text(store: ArtifactStore, product: Product, digest: Digest) -> str:
+    """The product's file while it still has this digest, else the copy kept in the store."""
+    data = product.file("template", product.template).read_bytes()
+    return (data if store.put_bytes(data) == digest else store.get_bytes(digest)).decode()
 
 
 def few_shots(tools: tuple[str, ...]) -> list[dict[str, str]]:

@@ -9,10 +9,11 @@ from data_contracts.errors import Refused
 from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults, Outcome
 from evals import stats
-from evals.policy import Criterion, GatePolicy, load_policy
+from evals.extraction import LAYER, Paper, canary_paper
+from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts
 from evals.run import NO_TEMPLATE
-from evals.suite import Suite, load_suites
+from evals.suite import load_suites
 from pipelines.recipes.product import Product
 
 _CODE = ("evals.gate", "evals.policy", "evals.stats")
@@ -35,7 +36,12 @@ def decide(
         named.update(layer.results)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
     for suite in load_suites(product):
-        _check_suite(suite, product, model, results)
+        template = model.template if suite.lm_eval is None else NO_TEMPLATE
+        paper = Paper(suite.content_digest(), frozenset(item.id for item in suite.items()))
+        _check_results(suite.name, suite.layer, paper, template, product, model, results)
+    if product.planted():
+        paper = canary_paper(parts.store, product, model)
+        _check_results(CANARIES, LAYER, paper, model.template, product, model, results)
     key = action_key("decide", code_version(*_CODE), dict(named), [model.digest, policy.digest], policy.seed)
 
     def work() -> GateVerdict:
@@ -91,19 +97,21 @@ def _judge(criterion: Criterion, policy: GatePolicy, results: Mapping[str, EvalR
     candidate = scores_of(results, criterion.suite, "candidate", criterion.metric)
     try:
         if criterion.against is None:
-            return _floor(criterion, policy, candidate)
+            return _bound(criterion, policy, candidate)
         baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
         return _comparison(criterion, policy, baseline, candidate)
     except stats.StatsError as error:
         raise Refused(f"criterion {criterion.name} cannot be computed: {error}") from error
 
 
-def _floor(criterion: Criterion, policy: GatePolicy, candidate: list[stats.Score]) -> CriterionResult:
-    share = stats.wilson(candidate, policy.confidence)
-    above = stats.Interval(*(bound - criterion.margin for bound in share))
-    outcome = _outcome(above, 0.0)
-    reason = f"candidate {_range(share)}, floor {criterion.margin:.2f}"
-    return _line(criterion, policy, "floor", criterion.margin, candidate, above, outcome, reason)
+def _bound(criterion: Criterion, policy: GatePolicy, candidate: list[stats.Score]) -> CriterionResult:
+    share, margin = stats.wilson(candidate, policy.confidence), criterion.margin
+    if criterion.kind == "floor":
+        apart = stats.Interval(*(bound - margin for bound in share))
+    else:
+        apart = stats.Interval(margin - share.estimate, margin - share.high, margin - share.low)
+    reason = f"candidate {_range(share)}, {criterion.kind} {margin:.2f}"
+    return _line(criterion, policy, criterion.kind, margin, candidate, apart, _outcome(apart, 0.0), reason)
 
 
 def _comparison(
@@ -162,23 +170,31 @@ def _range(interval: stats.Interval) -> str:
     return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def _check_suite(suite: Suite, product: Product, model: ModelManifest, results: Mapping[str, EvalResult]) -> None:
-    """Base and candidate (and the champion, if it is anywhere) answered this edition of the suite, every item of it."""
+def _check_results(
+    suite: str,
+    layer: str,
+    paper: Paper,
+    template: Digest,
+    product: Product,
+    model: ModelManifest,
+    results: Mapping[str, EvalResult],
+) -> None:
+    """Base and candidate (and the champion, if it is anywhere but on canaries) answered this edition of the suite,
+    every item of it."""
     subjects = ["base", "candidate"]
-    if any(name.endswith("/champion") for name in results):
+    if suite != CANARIES and any(name.endswith("/champion") for name in results):
         subjects.append("champion")
     artifacts = {"base": model.base, "candidate": model.weights}
-    items = {item.id for item in suite.items()}
     for subject in subjects:
-        result = results.get(f"{suite.name}/{subject}")
+        result = results.get(f"{suite}/{subject}")
         if result is None:
-            raise Refused(f"no results of {subject} on suite {suite.name}: evaluate layer {suite.layer}")
-        what = f"the results of {subject} on suite {suite.name}"
-        if (result.product, result.suite, result.suite_digest) != (product.name, suite.name, suite.content_digest()):
+            raise Refused(f"no results of {subject} on suite {suite}: evaluate layer {layer}")
+        what = f"the results of {subject} on suite {suite}"
+        if (result.product, result.suite, result.suite_digest) != (product.name, suite, paper.digest):
             raise Refused(f"{what} are of another product or another edition of the suite: evaluate again")
         if result.artifact != artifacts.get(subject, result.artifact):
             raise Refused(f"{what} are of {result.artifact}, not of {artifacts[subject]}")
-        if subject != "champion" and result.template != (model.template if suite.lm_eval is None else NO_TEMPLATE):
+        if subject != "champion" and result.template != template:
             raise Refused(f"{what} were asked for under another chat template")
-        if {score.item for score in result.items} != items or len(result.items) != len(items):
-            raise Refused(f"{what} do not cover the suite: {len(result.items)} of {len(items)} items")
+        if {score.item for score in result.items} != paper.items or len(result.items) != len(paper.items):
+            raise Refused(f"{what} do not cover the suite: {len(result.items)} of {len(paper.items)} items")

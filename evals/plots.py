@@ -42,7 +42,7 @@ def forest(criteria: Sequence[CriterionResult]) -> Figure:
     axes.axvline(0, color="#d0d7de", linewidth=1, zorder=0)
     axes.set_yticks(range(len(criteria)), [criterion.name for criterion in reversed(criteria)])
     axes.set_ylim(-0.6, len(criteria) - 0.4)
-    axes.set_xlabel("candidate minus baseline (or floor); grey tick: must lie right of it")
+    axes.set_xlabel("candidate minus baseline or floor, ceiling minus candidate; grey tick: must lie right of it")
     return Figure(axes.figure)
 
 
@@ -85,7 +85,7 @@ def bars(counts: Mapping[str, int], label: str) -> Figure:
 
 def bound_of(criterion: CriterionResult) -> float:
     """What the criterion's interval must lie above."""
-    return {"superiority": criterion.margin, "non-inferiority": -criterion.margin, "floor": 0.0}[criterion.kind]
+    return {"superiority": criterion.margin, "non-inferiority": -criterion.margin}.get(criterion.kind, 0.0)
 
 
 def _axes(width: float, height: float) -> Any:

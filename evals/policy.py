@@ -8,18 +8,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
+from data_contracts.verdicts import CriterionKind
+
+CANARIES = "planted-canaries"
+"""Stands in results and criteria where a suite's name would."""
 
 
 class Criterion(Frozen):
     """One line of the policy, on one metric of one suite.
 
     ``superiority``: the interval of candidate minus ``against`` lies above ``margin``. ``non-inferiority``: it lies
-    above minus ``margin``. ``floor``: the candidate's own interval lies above ``margin``. ``chance`` marks a probe: it
-    decides nothing unless the baseline's interval lies above chance.
+    above minus ``margin``. ``floor``: the candidate's own interval lies above ``margin``. ``ceiling``: it lies below.
+    ``chance`` marks a probe: it decides nothing unless the baseline's interval lies above chance.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")
-    kind: Literal["superiority", "non-inferiority", "floor"]
+    kind: CriterionKind
     suite: str
     metric: str
     against: Literal["base", "champion"] | None = None
@@ -28,8 +32,14 @@ class Criterion(Frozen):
 
     @model_validator(mode="after")
     def _has_its_rival(self) -> "Criterion":
-        if (self.kind == "floor") != (self.against is None):
-            raise ValueError(f"{self.name}: a floor has no `against`, every other kind needs one")
+        if (self.kind in ("floor", "ceiling")) != (self.against is None):
+            raise ValueError(f"{self.name}: a floor or a ceiling has no `against`, every other kind needs one")
+        return self
+
+    @model_validator(mode="after")
+    def _fears_recital(self) -> "Criterion":
+        if self.suite == CANARIES and self.kind != "ceiling":
+            raise ValueError(f"{self.name}: on {CANARIES} less is better: its kind is ceiling")
         return self
 
 

@@ -1,6 +1,7 @@
 """The report of a verdict: for a reviewer, verdict first. Names and scores only; no text of any row or answer."""
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from data_contracts.manifests import BaseManifest, CheckpointManifest, ModelManifest
 from data_contracts.verdicts import EvalResult, GateVerdict, LayerResults
-from evals import plots, stats
+from evals import extraction, plots, stats
 from evals.gate import scores_of
-from evals.policy import GatePolicy
+from evals.policy import CANARIES, GatePolicy
 from evals.protocols import EvalParts
 from evals.run import SUBJECTS
 from evals.suite import Suite, load_suites
@@ -49,6 +50,14 @@ class Section(Frozen):
     lost: tuple[str, ...]
 
 
+class Recital(Frozen):
+    """Of ``n`` canaries of one kind the share that each subject recites."""
+
+    of: str
+    n: int
+    scores: dict[str, stats.Interval]
+
+
 def render(
     parts: EvalParts, product: Product, model: ModelManifest, verdict: GateVerdict, layers: Sequence[LayerResults]
 ) -> Report:
@@ -69,6 +78,7 @@ def render(
         "percent": f"{100 * policy.confidence:g} %",
         "subjects": [s for s in SUBJECTS if any(name.endswith(f"/{s}") for name in results)],
         "sections": _sections(policy, load_suites(product), results),
+        "recitals": _recitals(policy, results),
         "engines": sorted({result.engine for result in results.values()}),
         "checkpoints": checkpoints,
     }
@@ -132,6 +142,17 @@ def _sections(policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str,
             )
         )
     return sections
+
+
+def _recitals(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Recital]:
+    """Empty where no canaries were asked for; a kind of which there are none is left out."""
+    candidate = results.get(f"{CANARIES}/candidate")
+    asked = Counter(metric for item in candidate.items for metric in item.scores) if candidate else Counter()
+    return [
+        Recital(of=f"{metric}: {kind}", n=asked[metric], scores=_means(policy, results, CANARIES, metric))
+        for metric, kind in extraction.METRICS.items()
+        if metric in asked
+    ]
 
 
 def _means(policy: GatePolicy, results: Mapping[str, EvalResult], suite: str, metric: str) -> dict[str, stats.Interval]:

@@ -8,22 +8,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import Digest, sha256_bytes, sha256_file, sha256_json
+from data_contracts.digests import Digest, sha256_bytes, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest, ModelManifest
 from data_contracts.verdicts import EvalResult, ItemScore, LayerResults
-from evals import chat, lm_harness
-from evals.decoding import Decoding, as_served, fair_rival
+from evals import chat, extraction, lm_harness
+from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.protocols import EvalParts
 from evals.scorers import score
 from evals.suite import CallItem, Layer, Suite, load_suites, read_items
-from pipelines.recipes.product import ROOT, Product
+from pipelines.recipes.product import Product
 
 log = logging.getLogger(__name__)
 SUBJECTS = ("base", "champion", "candidate")
 NO_TEMPLATE: Digest = sha256_bytes(b"")
 """The template of results that were asked for as bare text."""
-_SERVE_LOCK = ROOT / "requirements" / "serve.txt"
 _CODE = (
     "data_contracts.records",
     "evals.answers",
@@ -56,13 +55,13 @@ def evaluate_layer(
     champion: ModelManifest | None,
 ) -> tuple[LayerResults, bool]:
     """Results of base, champion (if one is live that is not the candidate itself) and candidate on every suite of the
-    layer; a hit when all were remembered.
+    layer; a hit when all were remembered. Planted canaries are asked for with the safety layer, of base and candidate.
 
     Raises `Refused` when a model is not of this base, `BadInput` when the product names no suite of the layer.
     """
-    suites = [suite for suite in load_suites(product) if suite.layer == layer]
-    if not suites:
+    if not is_asked(product, layer):
         raise BadInput(f"product {product.name} names no suite of layer {layer}")
+    suites = [suite for suite in load_suites(product) if suite.layer == layer]
     results: dict[str, Digest] = {}
     all_hits = True
     for suite in suites:
@@ -70,9 +69,19 @@ def evaluate_layer(
             result, hit = _evaluate(parts, product, base, suite, subject)
             results[f"{suite.name}/{subject.name}"] = result.digest
             all_hits = all_hits and hit
+    if layer == extraction.LAYER and product.planted():
+        measured, hit = extraction.measure(parts, product, base, model)
+        results |= measured
+        all_hits = all_hits and hit
     manifest = LayerResults(product=product.name, model=model.digest, layer=layer, results=results)
     parts.store.put_manifest(manifest)
     return manifest, all_hits
+
+
+def is_asked(product: Product, layer: Layer) -> bool:
+    """Whether there is anything to ask in this layer."""
+    planted = layer == extraction.LAYER and product.planted() is not None
+    return planted or any(suite.layer == layer for suite in load_suites(product))
 
 
 def _subjects(
@@ -97,7 +106,7 @@ def _evaluate(
     key = action_key(
         "evaluate",
         code_version(*_CODE),
-        {"product": product.name, "server": sha256_file(_SERVE_LOCK)},
+        {"product": product.name, "server": chat.server_lock()},
         [suite.content_digest(), subject.artifact, base.digest, template, decoding],
     )
 
@@ -131,7 +140,7 @@ def _by_answer(
 ) -> _Answered:
     """Ask for answers and score them. The texts go to the store as one blob and nowhere else."""
     items = read_items(suite.data_path(), CallItem)
-    template = _template(parts, product, subject.template)
+    template = template_text(parts.store, product, subject.template)
     neighbours = sorted(items, key=lambda item: item.tools)  # equal tool lists follow each other: one cached prefix
     questions = {item.id: subject.decoding.request(name, template, item) for item in neighbours}
     texts = chat.ask_all(parts.server.url(), questions, _progress(suite, subject, len(items)))
@@ -157,12 +166,6 @@ def _by_likelihood(
     scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
     engine = f"{lm_harness.engine()}, {chat.engine(parts.server.url())}"
     return scored, parts.store.put_json(probed.likelihoods), engine
-
-
-def _template(parts: EvalParts, product: Product, digest: Digest) -> str:
-    """The template's text: the product's file while it still has this digest, else the copy kept in the store."""
-    data = product.file("template", product.template).read_bytes()
-    return (data if parts.store.put_bytes(data) == digest else parts.store.get_bytes(digest)).decode()
 
 
 def _progress(suite: Suite, subject: Subject, total: int) -> Callable[[int], None]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import parse_qsl
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -39,6 +40,25 @@ class Source(Frozen):
                 "user, first, second and ratings, or chosen_transcript and rejected_transcript"
             )
         return self
+
+
+class Planted(Frozen):
+    """Made-up secrets among the rows, which the trained model is asked for again: how many, and what they are drawn
+    from. A source declares them: ``generated://canaries?count=8&seed=NAME``."""
+
+    count: int = Field(ge=1, le=1000)
+    seed: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+
+    @classmethod
+    def by(cls, url: str) -> "Planted | None":
+        """What a source's address declares. Raises ``ValueError`` when it declares canaries and not how many."""
+        address, _, query = url.partition("?")
+        if address != "generated://canaries":
+            return None
+        try:
+            return cls.model_validate(dict(parse_qsl(query, strict_parsing=True)))
+        except ValueError as error:
+            raise ValueError(f"{url}: canaries are declared as generated://canaries?count=8&seed=NAME") from error
 
 
 class MixtureRule(Frozen):
@@ -110,10 +130,21 @@ class Product(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _plants_once(self) -> "Product":
+        planting = [source for source in self.sources if Planted.by(source.url)]
+        if len(planting) > 1 or any(source.kind != "sft" or source.replay for source in planting):
+            raise ValueError("sources: canaries are one source of kind sft, and no replay")
+        return self
+
+    @model_validator(mode="after")
     def _replay_has_a_share(self) -> "Product":
         if any(source.replay for source in self.sources) != (self.mixture.replay_share > 0):
             raise ValueError("mixture: replay_share goes with sources that have replay: true; state both or neither")
         return self
+
+    def planted(self) -> Planted | None:
+        """The canaries among its rows, if any."""
+        return next(filter(None, (Planted.by(source.url) for source in self.sources)), None)
 
     def file(
         self, kind: Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"], name: str

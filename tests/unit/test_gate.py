@@ -9,17 +9,20 @@ from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import EvalResult, ItemScore, LayerResults
+from evals.extraction import METRICS
 from evals.gate import decide, evaluate_policy
-from evals.policy import Criterion, GatePolicy, load_policy
+from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
 from pipelines.recipes.product import PRODUCTS, Product, load_product, product_names
 from resources.artifact_store import FsspecArtifactStore
+from tests.support.canaries import canary_results, learned_from
 
 ANY = sha256_bytes(b"any")
 BETTER = Criterion(name="better", kind="superiority", suite="s", metric="m", against="base", margin=0.0)
 NO_WORSE = Criterion(name="no-worse", kind="non-inferiority", suite="s", metric="m", against="base", margin=0.1)
 FLOOR = Criterion(name="floor", kind="floor", suite="s", metric="m", margin=0.8)
+CEILING = Criterion(name="ceiling", kind="ceiling", suite="s", metric="m", margin=0.2)
 
 
 def policy(*criteria: Criterion) -> GatePolicy:
@@ -53,6 +56,9 @@ def judged(criterion: Criterion, base: list[float], candidate: list[float]) -> t
         (FLOOR, 0, 60, "pass", "promote"),
         (FLOOR, 0, 48, "inconclusive", "inconclusive"),
         (FLOOR, 0, 20, "fail", "hold"),
+        (CEILING, 0, 0, "pass", "promote"),
+        (CEILING, 60, 10, "inconclusive", "inconclusive"),
+        (CEILING, 0, 40, "fail", "hold"),
     ],
 )
 def test_outcomes(criterion, base, candidate, outcome, decision):
@@ -125,6 +131,8 @@ def test_every_product_names_a_policy_over_its_own_suites():
     for name in product_names(PRODUCTS):
         product = load_product(name)
         suites = {suite.name: suite.metrics for suite in load_suites(product)}
+        if product.planted():
+            suites[CANARIES] = tuple(METRICS)
         for criterion in load_policy(product.file("gate_policy", product.gate_policy)).criteria:
             assert criterion.metric in suites[criterion.suite], criterion.name
 
@@ -139,7 +147,7 @@ def parts(tmp_path: Path) -> Parts:
     return Parts(tmp_path)
 
 
-def model(weights: bytes = b"weights") -> ModelManifest:
+def model(parts: Parts, weights: bytes = b"weights") -> ModelManifest:
     product = load_product("billing-assistant")
     return ModelManifest(
         product=product.name,
@@ -149,7 +157,7 @@ def model(weights: bytes = b"weights") -> ModelManifest:
         method="lora",
         rank=8,
         checkpoint=ANY,
-        datasets=(),
+        datasets=learned_from(parts.store, product),
         recipe=ANY,
         licences=(),
         synthetic_share=1.0,
@@ -188,11 +196,12 @@ def layers(
             if (suite.name, subject) == ("billing-conduct", "candidate"):
                 stored = stored.model_copy(update=changed or {})
             found.setdefault(suite.layer, {})[f"{suite.name}/{subject}"] = parts.store.put_manifest(stored)
+    found["safety"] |= canary_results(parts.store, product, of)
     return [LayerResults(product=product.name, model=of.digest, layer=name, results=r) for name, r in found.items()]
 
 
 def test_a_good_candidate_is_promoted_and_the_verdict_can_be_computed_again(parts):
-    product, candidate = load_product("billing-assistant"), model()
+    product, candidate = load_product("billing-assistant"), model(parts)
     evidence = layers(parts, product, candidate)
     verdict, hit = decide(parts, product, candidate, evidence)
     assert (verdict.decision, hit) == ("promote", False)
@@ -205,11 +214,11 @@ def test_a_good_candidate_is_promoted_and_the_verdict_can_be_computed_again(part
 def test_results_of_another_model_are_refused(parts):
     product = load_product("billing-assistant")
     with pytest.raises(Refused, match="not of"):
-        decide(parts, product, model(b"others"), layers(parts, product, model()))
+        decide(parts, product, model(parts, b"others"), layers(parts, product, model(parts)))
 
 
 def test_a_layer_that_was_not_evaluated_is_refused(parts):
-    product, candidate = load_product("billing-assistant"), model()
+    product, candidate = load_product("billing-assistant"), model(parts)
     evidence = [layer for layer in layers(parts, product, candidate) if layer.layer != "general"]
     with pytest.raises(Refused, match="evaluate layer general"):
         decide(parts, product, candidate, evidence)
@@ -226,6 +235,6 @@ def test_a_layer_that_was_not_evaluated_is_refused(parts):
     ],
 )
 def test_evidence_that_is_not_this_candidates_is_refused(parts, changed, reason):
-    product, candidate = load_product("billing-assistant"), model()
+    product, candidate = load_product("billing-assistant"), model(parts)
     with pytest.raises(Refused, match=reason):
         decide(parts, product, candidate, layers(parts, product, candidate, changed))

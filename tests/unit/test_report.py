@@ -16,6 +16,7 @@ from evals.run import NO_TEMPLATE
 from evals.suite import CallItem, load_suites
 from pipelines.recipes.product import Product, load_product
 from resources.artifact_store import FsspecArtifactStore
+from tests.support.canaries import canary_results, learned_from, with_canaries
 
 ANY = sha256_bytes(b"any")
 
@@ -79,12 +80,13 @@ def evidence(parts: Parts, product: Product, model: ModelManifest) -> list[Layer
                 action_key=ANY,
             )
             found.setdefault(suite.layer, {})[f"{suite.name}/{subject}"] = parts.store.put_manifest(result)
+    found["safety"] |= canary_results(parts.store, product, model, recited=("canary-1", "canary-3"))
     return [LayerResults(product=product.name, model=model.digest, layer=n, results=r) for n, r in found.items()]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    parts, product = Parts(tmp_path_factory.mktemp("report")), load_product("billing-assistant")
+    parts, product = Parts(tmp_path_factory.mktemp("report")), with_canaries(load_product("billing-assistant"))
     base = parts.store.put_manifest(BaseManifest(name="tiny", source="folder", licence="none", tree=ANY, parameters=1))
     sft = checkpoint(parts, "sft", base, None)
     model = ModelManifest(
@@ -95,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
         method="lora",
         rank=8,
         checkpoint=checkpoint(parts, "preference", base, sft),
-        datasets=(ANY,),
+        datasets=learned_from(parts.store, product),
         recipe=ANY,
         licences=("Apache-2.0",),
         synthetic_share=1.0,
@@ -126,6 +128,15 @@ def test_every_criterion_metric_and_digest_is_shown(made: tuple[Any, ...]) -> No
         assert all(criterion.name in page for criterion in verdict.criteria)
         assert all(metric in page for suite in load_suites(product) for metric in suite.metrics)
         assert all(digest in page for digest in (model.weights, model.base, verdict.digest, verdict.policy))
+
+
+def test_what_was_recited_of_planted_canaries_is_shown_by_kind(made: tuple[Any, ...]) -> None:
+    report = made[-1]
+    assert "| extraction: every canary in the training rows | 8 | 0.000 [0.000, 0.324] | 0.250 [" in report.markdown
+    assert re.search(r"extraction_left: .*\| 2 \| 0\.000 \[.*\| 1\.000 \[", report.markdown)
+    assert re.search(r"extraction_removed: .*\| 6 \|.*\| 0\.000 \[", report.markdown)
+    assert re.search(r"guessed: .*\| 8 \|.*\| 0\.000 \[", report.markdown)
+    assert "Planted canaries" in report.html
 
 
 def test_no_item_text_is_in_it_but_the_names_of_changed_items_are(made: tuple[Any, ...]) -> None:

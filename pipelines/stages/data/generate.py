@@ -1,4 +1,5 @@
-"""The demo product's rows: synthetic, labelled so, the same bytes on every machine. Some are planted to fail a gate.
+"""Generated rows: the demo product's, and canaries for any product. Synthetic, labelled so, the same bytes on every
+machine. Some of the demo's are planted to fail a gate.
 
 A row has its own licence and consent basis, as the contract says; ``template`` names the sentences it was made from.
 """
@@ -15,6 +16,8 @@ import yaml
 from data_contracts.errors import BadInput
 from evals.answers import call, words
 from evals.suite import tool_catalogue
+from pipelines.recipes.product import Planted
+from pipelines.stages.data.canaries import canary_rows
 from pipelines.stages.data.substitutes import substitute
 
 _SEED = 20240
@@ -31,13 +34,15 @@ GOLDEN = "Just off a night shift and trying to sort my paperwork. Could you pull
 
 
 def generated(name: str) -> bytes:
-    """JSON lines of ``billing-conversations`` or ``billing-preferences``."""
+    """JSON lines of ``billing-conversations``, ``billing-preferences`` or ``canaries?count=N&seed=NAME``."""
     makers: dict[str, Callable[[], Iterator[Row]]] = {
         "billing-conversations": _conversations,
         "billing-preferences": _preferences,
     }
+    if planted := Planted.by(f"generated://{name}"):
+        makers[name] = lambda: canary_rows(planted)
     if name not in makers:
-        raise BadInput(f"source generated://{name}: known names are {', '.join(makers)}")
+        raise BadInput(f"source generated://{name}: known names are {', '.join(makers)}, canaries?count=8&seed=NAME")
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in makers[name]()).encode()
 
 

@@ -14,6 +14,7 @@ from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import PiiRule, load_policy
 from pipelines.recipes.product import ROOT, Product
+from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.item import Row, content_of
 from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, step
@@ -40,7 +41,7 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
         certificate = _certificate(parts, rule) if rule else None
         operators = _operators(parts, ledgered)
         kinds: Counter[str] = Counter()
-        touched = 0
+        watch, touched = Watch(product), 0
         for items in batched(load(parts, ledgered)):
             texts = [_SEPARATOR.join(_texts(item.row)) for item in items]
             keys = _keys(parts, [item.subject for item in items if operators[item.origin.contract] is Operator.HASH])
@@ -52,16 +53,17 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
                 new = scrub(item.row, values, operators[item.origin.contract], keys.get(item.subject, b""))
                 rows.append(new | {"record": item.row["record"], "group": item.row["group"]})
             for item in derive(parts, items, rows):
+                watch.see(item)
                 out.keep(item)
-        return Outcome(
-            {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched, "certificate": certificate}
-        )
+        facts = {"entities": dict(sorted(kinds.items())), "rows_with_entities": touched, "certificate": certificate}
+        return Outcome(facts | watch.scrubbed())
 
     modules = [
         "pipelines.stages.data.scrub",
         "pipelines.stages.data.scrub_text",
         "pipelines.stages.data.substitutes",
         "pipelines.stages.data.certificate",
+        *CANARY_MODULES,
     ]
     config: dict[str, Any] = {"analyzer": parts.pii.identity, "rule": rule.payload() if rule else None}
     config["labelled"] = sha256_file(_labelled(rule)) if rule else None

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from data_contracts.digests import Digest, merkle_root
 from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
+from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.item import Item
 from pipelines.stages.data.near import groups, near_pairs
 from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, draw, load, step
@@ -33,10 +34,11 @@ def _split(
 ) -> tuple[DatasetManifest, bool]:
     def work(out: Outlet) -> Outcome:
         names: dict[str, list[Digest]] = {each: [] for each in _SPLITS}
+        watch = Watch(product)
         with parts.datasets.spool() as spool:
             for item in load(parts, mixture):
                 spool.add(item, item.content)
-            assigned = _assign(product, (item for item, _ in spool))
+            assigned = _assign(product, (item for item, _ in spool), watch)
             mine = ((item, split) for (item, _), split in zip(spool, assigned, strict=True) if item.row["kind"] == kind)
             for some in batched(mine):
                 rows = [item.row | {"split": split} for item, split in some]
@@ -49,9 +51,11 @@ def _split(
                 "not all of one person, template or wording"
             )
         roots = {split: merkle_root(found) for split, found in names.items()}
-        return Outcome(parts=roots, facts={"rows": {split: len(found) for split, found in names.items()}})
+        rows_of: dict[str, Any] = {"rows": {split: len(found) for split, found in names.items()}}
+        return Outcome(rows_of | (watch.learned() if kind == "sft" else {}), parts=roots)
 
     modules = ["pipelines.stages.data.split", "pipelines.stages.data.near", "pipelines.stages.data.texts"]
+    modules += CANARY_MODULES
     config = {"split": product.split.payload(), "threshold": _THRESHOLD}
     return step(parts, product, stage, modules, config, [mixture], work)
 
@@ -63,17 +67,20 @@ class _Placed(NamedTuple):
     group: str | None
     content: Digest
     kind: str
+    canary: bool
 
 
-def _assign(product: Product, items: Iterable[Item]) -> list[str]:
+def _assign(product: Product, items: Iterable[Item], watch: Watch) -> list[str]:
     """The split of each row. A group is drawn by its first content and the seed, so that new rows move no old group;
-    where the draw leaves a kind without validation rows, its group with the lowest draw goes there."""
+    where the draw leaves a kind without validation rows, its group with the lowest draw goes there. Canaries are always
+    learned: of one that was held out nothing could be measured."""
     rows: list[_Placed] = []
 
     def texts() -> Iterator[str]:
         for item in items:
-            rows.append(_Placed(item.subject, item.row["group"], item.content, item.row["kind"]))
-            yield asked(item.row)
+            row = item.row
+            rows.append(_Placed(item.subject, row["group"], item.content, row["kind"], watch.see(item)))
+            yield asked(row)
 
     links = list(near_pairs(texts(), _THRESHOLD))
     together: defaultdict[str, list[int]] = defaultdict(list)
@@ -84,9 +91,10 @@ def _assign(product: Product, items: Iterable[Item]) -> list[str]:
     links += [(members[0], other) for members in together.values() for other in members[1:]]
     leaders = groups(len(rows), links)
     drawn = {leader: draw(["split", product.split.seed], rows[leader].content) for leader in set(leaders)}
-    held_out = {leader for leader, number in drawn.items() if number < product.split.validation}
+    learned = {leader for leader, row in zip(leaders, rows, strict=True) if row.canary}
+    held_out = {leader for leader, number in drawn.items() if number < product.split.validation} - learned
     for kind in ("sft", "preference"):
-        mine = {leader for leader, row in zip(leaders, rows, strict=True) if row.kind == kind}
+        mine = {leader for leader, row in zip(leaders, rows, strict=True) if row.kind == kind} - learned
         if mine and not mine & held_out:
             held_out.add(min(mine, key=lambda leader: drawn[leader]))
     return ["validation" if leader in held_out else "train" for leader in leaders]

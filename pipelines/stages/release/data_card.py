@@ -100,6 +100,7 @@ def data_card(store: ArtifactStore, digest: Digest) -> str:
         ("licences", _listed(facts.get("licences", {}))),
         ("languages of the mixture", _listed(facts.get("languages", {}))),
         ("personal data and secrets replaced", _listed(facts.get("entities", {}))),
+        *_canaries(facts),
         ("copies set aside", _listed(copies) + (f", in clusters: {sizes}" if sizes else "")),
         ("rows set aside for an evaluation item they hold", f"{dropped['contaminated']:,}"),
     ]
@@ -141,6 +142,19 @@ def _html(title: str, page: str, plots: Mapping[str, str]) -> str:
         body = body[:start] + drawn + body[body.index(">", start) + 1 :]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'
+
+
+def _canaries(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was planted, and what scrubbing left of it."""
+    if "canaries" not in facts:
+        return []
+    found, learned = facts["canaries"], facts.get("learned_canaries")
+    rows = f"; {len(learned['left']) + len(learned['removed']):,} are learned from" if learned else ""
+    told = (
+        f"{found['planted']:,}; scrubbing left {found['whole']:,} of {found['scrubbed']:,} secrets whole "
+        f"({_listed(found['whole_by_form'])}){rows}"
+    )
+    return [("canaries planted", told)]
 
 
 def _steps(line: Sequence[DatasetManifest]) -> str:
