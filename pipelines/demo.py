@@ -125,7 +125,7 @@ def summary(line: Line, release_id: str, answer: dict[str, Any]) -> None:
     console.print(f"gate       {verdict.decision}: {verdict.reason}")
     console.print(table)
     console.print(
-        "           * or the floor; the base model is shown examples, and all answer under the same JSON schema"
+        "           * or the bound; the base model is shown examples, and all answer under the same JSON schema"
     )
     approved = [r for r in line.log.records() if r.event == "approval.accepted" and r.body["release"] == release_id]
     console.print(
