@@ -190,7 +190,8 @@ class DataContract(Frozen):
         return self
 
     def owner(self) -> str:
-        return next((m.username for m in self.team.members if m.role == "owner"), self.team.members[0].username)
+        owners = (each.username for each in self.team.members if each.role.casefold() == "owner")
+        return next(owners, self.team.members[0].username)
 
 
 def spdx(text: str) -> str | None:

@@ -33,7 +33,7 @@ servers:
   - {server: production, type: postgres, host: localhost, port: 5432, database: shop, schema: public}
 support: [{channel: "#orders", tool: slack, url: "https://example.org/orders"}]
 price: {priceAmount: 9.95, priceCurrency: USD, priceUnit: megabyte}
-team: [{username: keller, role: Owner, dateIn: 2023-01-01}]
+team: [{username: adler, role: Analyst}, {username: keller, role: Owner, dateIn: 2023-01-01}]
 roles: [{role: reader, access: read, firstLevelApprovers: manager}]
 slaDefaultElement: orders.placed
 slaProperties: [{property: retention, value: 3, unit: y}]
