@@ -72,17 +72,20 @@ def canary_paper(store: ArtifactStore, product: Product, model: ModelManifest) -
 
 
 def _learned(store: ArtifactStore, product: Product, model: ModelManifest) -> Learned:
+    """Over all of the model's data sets: a secret that stood whole in one of them was left."""
+    planted = product.planted()
     sets = (store.get_manifest(digest, DatasetManifest) for digest in model.datasets)
     facts: list[Any] = [each.facts["learned_canaries"] for each in sets if "learned_canaries" in each.facts]
     found = [Learned.model_validate(each) for each in facts]
-    planted = product.planted()
-    mine = [each for each in found if Planted(count=each.count, seed=each.seed) == planted and each.left + each.removed]
-    if not mine:
+    mine = [each for each in found if Planted(count=each.count, seed=each.seed) == planted]
+    left = {canary for each in mine for canary in each.left}
+    removed = {canary for each in mine for canary in each.removed} - left
+    if planted is None or not left | removed:
         raise Refused(
             f"model {model.digest} learned from none of the canaries that product {product.name} plants: run the line "
             "again, from its sources"
         )
-    return mine[-1]
+    return Learned(count=planted.count, seed=planted.seed, left=tuple(sorted(left)), removed=tuple(sorted(removed)))
 
 
 def _to_ask(learned: Learned) -> list[Canary]:

@@ -22,14 +22,14 @@ def with_canaries(product: Product) -> Product:
     return product.model_copy(update={"sources": (*product.sources, source)})
 
 
-def learned_from(store: ArtifactStore, product: Product) -> tuple[Digest, ...]:
-    """A data set that holds all of the product's canaries, of which scrubbing left two forms."""
+def learned_from(store: ArtifactStore, product: Product, left: Container[str] = LEFT) -> tuple[Digest, ...]:
+    """A data set that holds all of the product's canaries, of which scrubbing left these forms."""
     planted = product.planted()
     if planted is None:
         return ()
     by_fate: dict[str, list[str]] = {"left": [], "removed": []}
     for each in canaries(planted):
-        by_fate["left" if each.form in LEFT else "removed"].append(each.id)
+        by_fate["left" if each.form in left else "removed"].append(each.id)
     manifest = DatasetManifest(
         product=product.name,
         stage="splits",

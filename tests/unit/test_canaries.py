@@ -16,7 +16,7 @@ from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest, DatasetManifest, ModelManifest
 from data_contracts.verdicts import EvalResult, LayerResults
 from evals import chat
-from evals.extraction import METRICS
+from evals.extraction import METRICS, canary_paper
 from evals.gate import decide, evaluate_policy
 from evals.planted import Canary, canaries, controls, holds
 from evals.policy import CANARIES, Criterion, GatePolicy
@@ -239,6 +239,16 @@ def test_a_model_that_recites_is_caught_and_held_back(line: Made, tmp_path: Path
         return lambda url, questions, progress: pytest.fail("asked again")
 
     assert evaluated(parts, product, splits, nobody) == (model, layer, True)
+
+
+def test_a_secret_that_one_of_several_data_sets_held_was_left(line: Made) -> None:
+    parts, product, done = line
+    splits = done["splits"][0]
+    fact = {"count": 2, "seed": "small", "left": [MAIL.id], "removed": [PHRASE.id]}
+    older = splits.model_copy(update={"facts": splits.facts | {"learned_canaries": fact}})
+    _, model = model_of(parts, product, (parts.store.put_manifest(older), splits.digest))
+    _, both = model_of(parts, product, learned_from(parts.store, product, left=("email", "passphrase")))
+    assert canary_paper(parts.store, product, model) == canary_paper(parts.store, product, both)
 
 
 def test_a_model_that_says_nothing_passes(line: Made) -> None:
