@@ -1,9 +1,6 @@
 """Offensive language by a linear classifier that a package carries (alt-profanity-check, MIT): no network, 20,000
-texts a second.
-
-Known biases, measured in docs/benchmarks.md: the classifier takes words of identity, those of sexuality above all, for
-offence, so it reads texts with such words made neutral; it knows swearing and abuse, and misses threats and contempt
-in polite words; it knows English only.
+texts a second. It takes words of identity for offence, so it reads texts with such words made neutral; what was
+measured stands in docs/benchmarks.md.
 """
 
 import re
@@ -23,6 +20,12 @@ _IDENTITY = re.compile(
 
 
 class ProfanityCheck:
+    known_biases = (
+        "It reads English only. It knows swearing and abuse, and misses threats and contempt in polite words, nearly "
+        "half of abuse in all. It takes words of identity, those of sexuality above all, for offence: it reads texts "
+        "with such words made neutral, as far as its list of them goes."
+    )
+
     @cached_property
     def identity(self) -> str:
         from importlib.metadata import version

@@ -190,6 +190,11 @@ class ToxicityScorer(Protocol):
         """Names the classifier: another one makes another data set."""
         ...
 
+    @property
+    def known_biases(self) -> str:
+        """Whom and what it is known to judge wrongly: the mixture's manifest and the data card repeat it."""
+        ...
+
     def scores(self, texts: Sequence[str]) -> list[float]:
         """For each text a number from 0 (harmless) to 1 (offensive)."""
         ...

@@ -69,6 +69,7 @@ class QuickAnalyzer:
 
 class RudeWords:
     identity = "rude"
+    known_biases = "It knows one word."
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         return [float("idiot" in text) for text in texts]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_contracts.errors import Missing
 from data_contracts.manifests import DatasetManifest
@@ -25,6 +26,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataParts, DatasetMa
     contract = write_contract(folder / "c.yaml", {"text": "string", "intent": "string"}, region="DE")
     source = {"url": str(folder / "rows.jsonl"), "contract": contract}
     product = product_of(folder, source | {"mapping": {"user": "{text}", "assistant": "{intent}"}})
+    policy = yaml.safe_load((folder / "policy.yaml").read_text())
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy | {"max_toxicity": 0.8}))
     parts = DataParts(folder / "home")
     return parts, run_line(parts, product)["splits"][0]
 
@@ -45,6 +48,9 @@ def test_the_page_tells_counts_reasons_terms_and_decisions(
         page.index(f"| {stage} |") for stage in ("raw", "contracted", "scrubbed", "splits")
     )
     assert "| allow |" in page
+    assert (
+        "above a score of 0.8, from 0 to 1, by the classifier `rude`.\n\n**Known biases.** It knows one word." in page
+    )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "card.html",
         "card.md",

@@ -31,6 +31,11 @@ def mixture(
     # The dates that have passed are part of the action key, not the day: an unchanged line stays a hit tomorrow.
     passed = {day for day in _last_days(parts, decontaminated, terms.values()) if day is not None and day < now}
 
+    toxicity: JsonValue = None
+    if policy.max_toxicity is not None:
+        scorer = parts.toxicity
+        toxicity = {"max": policy.max_toxicity, "by": scorer.identity, "known_biases": scorer.known_biases}
+
     replay_sources = {source.url for source in product.sources if source.replay}
 
     def work(out: Outlet) -> Outcome:
@@ -73,6 +78,7 @@ def mixture(
                 "languages": dict(sorted(made.languages.items())),
                 "replay_rows": sum(each.replayed and each.name not in excess for each in candidates),
                 "largest_label_share": _largest(made.labels),
+                "toxicity": toxicity,
             },
         )
 
@@ -88,8 +94,7 @@ def mixture(
     config["language"] = parts.language.identity
     config["replay"] = " ".join(sorted(replay_sources))
     config["expired"] = [str(day) for day in sorted(passed)]
-    if policy.max_toxicity is not None:
-        config["toxicity"] = parts.toxicity.identity
+    config["toxicity"] = toxicity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)
 
 

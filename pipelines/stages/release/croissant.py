@@ -11,7 +11,7 @@ from pipelines.stages.release.card import learned_from
 def croissant(parts: Parts, digest: Digest, manifest: DatasetManifest) -> dict[str, JsonValue]:
     """Croissant 1.0 of a data set's shards."""
     licences = sorted({origin.licence for origin in learned_from(parts.store, manifest)})
-    fields = ("name", "subject", "row")
+    fields = ("name", "subject", "origin", "row")
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",

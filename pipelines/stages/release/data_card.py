@@ -111,6 +111,7 @@ def data_card(store: ArtifactStore, digest: Digest) -> str:
         terms_of_the_data(learned_from(store, manifest)),
         _steps(line),
         _decisions(facts.get("decisions", [])),
+        _toxicity(facts.get("toxicity")),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -172,6 +173,15 @@ def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
     ]
     heads = ["source", "licence", "rows", "decision", "share kept", "reason"]
     return "## Decisions of the policy\n\n" + table(heads, rows) if rows else ""
+
+
+def _toxicity(filtered: Mapping[str, Any] | None) -> str:
+    if not filtered:
+        return ""
+    return (
+        f"## Answers that offend\n\nSet aside above a score of {filtered['max']:g}, from 0 to 1, by the classifier "
+        f"`{filtered['by']}`.\n\n**Known biases.** {filtered['known_biases']}"
+    )
 
 
 def _listed(counted: Mapping[str, int]) -> str:
