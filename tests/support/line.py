@@ -126,7 +126,7 @@ class SmallLine:
             environment=store.put_json({"python": "3.11"}),
             action_key=sha256_bytes(b"checkpoint"),
         )
-        body = {"checkpoint": store.put_manifest(checkpoint)}
+        body = {"checkpoint": store.put_manifest(checkpoint), "stage": "sft", "seconds": 20}
         self.parts.log.append("checkpoint.recorded", self.product.name, body, actor="test")
         model = ModelManifest(
             product=self.product.name,

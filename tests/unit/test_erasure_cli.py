@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from data_contracts.errors import BadInput, Missing
 from pipelines import erasure_cli
 from pipelines.cli import app
-from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, traces_of
+from tests.support.erasing import MARK, PERSON, REASON, ErasingLine
+from tests.support.search import traces_of
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_erase_says_what_was_done_and_what_is_left_to_do(line: ErasingLine) -> N
     for said in (
         "30 rows in 5 data sets; 1 checkpoints and 1 releases revoked",
         f"small: {line.clean.digest} answers now, was {line.tainted.digest}",
-        "small: train anew (`assay run small`), which takes: unknown",
+        "small: train anew (`assay run small`), which takes: about 20 s",
         f"take the person out of the source: {line.folder / 'source.jsonl'}",
     ):
         assert said in done.output

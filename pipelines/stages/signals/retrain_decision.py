@@ -53,13 +53,18 @@ def effort(past_run_seconds: Sequence[float]) -> int | None:
 
 
 def recorded_effort(log: Sequence[AuditRecord], product: str) -> list[float]:
-    """What the product's newest decision said about past runs; nothing when it knew none."""
+    """What the product's newest decision said about past runs; without one, how long its stages last trained."""
     told = [
         float(str(record.body["effort_seconds"]))
         for record in log
         if record.event == "retrain.decided" and record.product == product and record.body["effort_seconds"] is not None
     ]
-    return told[-1:]
+    trained = {
+        record.body["stage"]: float(str(record.body["seconds"]))
+        for record in log
+        if record.event == "checkpoint.recorded" and record.product == product and "seconds" in record.body
+    }
+    return told[-1:] or ([sum(trained.values())] if trained else [])
 
 
 def decide_and_record(

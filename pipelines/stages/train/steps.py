@@ -5,6 +5,7 @@ The trainer is handed a folder named by the action key, so that a killed run is 
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -151,6 +152,7 @@ def _trained(
     )
 
     def work() -> CheckpointManifest:
+        started = time.monotonic()
         try:
             result = _launched(parts, job, data, launcher)
         except BaseException as failure:
@@ -176,7 +178,12 @@ def _trained(
             environment=parts.store.put_json(dict(result.environment)),
             action_key=key,
         )
-        body = {"checkpoint": manifest.digest, "stage": stage, "weights": manifest.weights}
+        body: dict[str, JsonValue] = {
+            "checkpoint": manifest.digest,
+            "stage": stage,
+            "weights": manifest.weights,
+            "seconds": round(time.monotonic() - started),
+        }
         parts.log.append("checkpoint.recorded", product.name, body, actor="training")
         return manifest
 
