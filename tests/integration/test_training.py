@@ -50,7 +50,9 @@ def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_ba
     assert [point.step for point in learned.curve] == list(range(7))
 
     dpo = make_job(tmp_path / "dpo", tiny_base, recipe, parent=RunFiles(tmp_path / "sft").weights)
-    finish(dpo)
+    (tmp_path / "elsewhere").mkdir()
+    finish(dpo, TMPDIR=str(tmp_path / "elsewhere"))
+    assert list((tmp_path / "elsewhere").glob("hf_*")) == [], "a killed run must leave what it made of rows to erasure"
     preferred = _result(tmp_path / "dpo")
     # The policy starts as its own reference, the SFT model: the first DPO loss is that of no preference, ln 2.
     assert _losses(preferred.curve)[0] == pytest.approx(math.log(2), abs=1e-4)

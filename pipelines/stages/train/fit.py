@@ -1,5 +1,6 @@
 """One training run, from top to bottom. Part of the trainer program: it imports torch."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
     tokenizer = load_tokenizer(job)
     train, validation = _rows(job, schedule, tokenizer)
     resume_from = _resume(files)
+    os.environ["TMPDIR"] = str(files.work)  # what `datasets` writes of rows, DPO's reference scores, goes with the run
     model = load_model(job)
     _score_answers_only()
     trainer = _trainer(job, schedule, model, tokenizer, train, validation, fresh=resume_from is None)
