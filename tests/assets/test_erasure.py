@@ -10,7 +10,8 @@ from pipelines.stages.signals import erasure
 from pipelines.stages.signals.erasure_queue import submit
 from tests.assets.conftest import PRODUCT
 from tests.support.crash import PowerLoss, fails
-from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, traces_of
+from tests.support.erasing import MARK, PERSON, REASON, ErasingLine
+from tests.support.search import traces_of
 
 
 @pytest.fixture

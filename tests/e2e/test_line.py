@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data_contracts.chain import live_releases
-from tests.e2e.conftest import PRODUCT, REVIEWER, Installation
+from tests.support.installation import PRODUCT, REVIEWER, Installation
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.drill]
 

@@ -28,10 +28,11 @@ from pipelines.stages.train.steps import sft
 from resources.adapters import served_name
 from tests.support.crash import PowerLoss, fails
 from tests.support.data import QuickAnalyzer
-from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, champion, erased_whole, events, traces_of
+from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, champion, erased_whole, events
 from tests.support.line import REPORT
 from tests.support.pieces import NAME
 from tests.support.ports import free_ports
+from tests.support.search import traces_of
 from tests.support.serving import FakeVllm, fake_vllm, running
 
 

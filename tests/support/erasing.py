@@ -2,12 +2,10 @@
 and what a crash may leave on disk. ``python -m tests.support.erasing FOLDER SUBJECT`` erases there, to be killed."""
 
 import json
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from data_contracts.chain import live_releases
@@ -25,6 +23,7 @@ from tests.support.data import QuickAnalyzer, run_line, write_contract
 from tests.support.line import FakeServer, SmallLine
 from tests.support.pieces import NAME
 from tests.support.registry import FakeRegistry
+from tests.support.search import traces_of
 
 PERSON = "C-10442"
 MARK = "quuxfrobnitz"
@@ -200,27 +199,6 @@ def erased_whole(line: ErasingLine) -> None:
         assert events(line).count(event) == 1, event
     (found,) = listed(line.parts)
     assert found.state == "erased"
-
-
-def traces_of(home: Path, text: str) -> list[str]:
-    """Files below a folder that hold a text: as bytes, in Parquet columns read back, in SQLite values."""
-    found = []
-    for path in sorted(path for path in home.rglob("*") if path.is_file()):
-        data = path.read_bytes()
-        held = text.encode() in data
-        if path.suffix == ".parquet":
-            held |= text in str(pq.read_table(path).to_pylist())
-        elif data.startswith(b"SQLite format 3"):
-            held |= text in _dumped(path)
-        found += [str(path.relative_to(home))] if held else []
-    return found
-
-
-def _dumped(path: Path) -> str:
-    with sqlite3.connect(path) as db:
-        text = "\n".join(db.iterdump())
-    db.close()
-    return text
 
 
 def opened(folder: Path) -> tuple[Line, Product]:
