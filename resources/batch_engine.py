@@ -1,5 +1,6 @@
 """Row work on local processes: the same results, in the same order, whatever their number."""
 
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,13 +10,29 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from data_contracts.errors import Unavailable
+from data_contracts.errors import BadInput, Unavailable
+from pipelines.stages.protocols import BatchEngine
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 _AHEAD = 2
 """Batches in flight for each worker: one being worked on, one waiting. It bounds the memory."""
+
+
+def open_engine(name: str) -> BatchEngine:
+    """The engine of the setting ``ASSAY_ENGINE``: ``local`` or ``ray``, and ``:N`` for the number of workers."""
+    kind, colon, number = name.partition(":")
+    if kind not in ("local", "ray") or (colon and not re.fullmatch("[1-9][0-9]*", number)):
+        raise BadInput(
+            f"ASSAY_ENGINE is {name!r}: give local, local:N (processes), ray or ray:N (workers). A running Ray cluster "
+            "is named by RAY_ADDRESS"
+        )
+    if kind == "local":
+        return LocalBatchEngine(int(number or 1))
+    from resources.ray_engine import RayBatchEngine
+
+    return RayBatchEngine(int(number) if number else None)
 
 
 class LocalBatchEngine:

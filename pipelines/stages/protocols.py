@@ -177,8 +177,8 @@ class BatchEngine(Protocol):
     """Row work in batches, on one process or many; the results do not depend on which."""
 
     def map(self, work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
-        """``work`` of each batch, in order, reading only a few batches ahead. ``work`` is picklable. Raises
-        `Unavailable` when a worker dies."""
+        """``work`` of each batch, in order, reading only a few batches ahead. ``work`` is picklable and has no effect
+        but its result. Raises `Unavailable` when a worker dies and is not replaced, and what ``work`` raises."""
         ...
 
 
@@ -301,6 +301,8 @@ class Parts(Protocol):
     def keyring(self) -> Keyring: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def engine(self) -> BatchEngine: ...
     @property
     def pii(self) -> PiiAnalyzer: ...
     @property

@@ -10,7 +10,7 @@ import pytest
 from pipelines.recipes.product import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "mlflow", "presidio_analyzer", "spacy", "lm_eval", "vllm", "ragas"}
-HEAVY |= {"matplotlib", "numpy", "scipy", "pandas", "pyarrow", "datasets"}
+HEAVY |= {"matplotlib", "numpy", "scipy", "pandas", "pyarrow", "datasets", "ray"}
 LOADED = "import sys; from pipelines.definitions import definitions; definitions(); print(*sys.modules)"
 
 

@@ -20,8 +20,9 @@ from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.stages.data import steps
 from pipelines.stages.data.certificate import read_labelled
 from pipelines.stages.data.item import Item, Row
-from pipelines.stages.protocols import Embedder, Finding
+from pipelines.stages.protocols import BatchEngine, Embedder, Finding
 from resources.artifact_store import FsspecArtifactStore
+from resources.batch_engine import LocalBatchEngine
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
 from resources.ledger import SqlLedger, open_ledger
@@ -103,6 +104,7 @@ class DataParts:
         self.toxicity = RudeWords()
         self.embedder: Embedder = NoEmbedder()
         self.language = Babel()
+        self.engine: BatchEngine = LocalBatchEngine()
 
     @cached_property
     def store(self) -> FsspecArtifactStore:

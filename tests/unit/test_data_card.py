@@ -95,7 +95,7 @@ def test_croissant_names_the_licences_and_every_field(made: tuple[DataParts, Dat
     assert told["license"] == ["https://spdx.org/licenses/CC-BY-4.0"]
     assert told["identifier"] == splits.digest
     (records,) = told["recordSet"]
-    assert [field["name"] for field in records["field"]] == ["name", "subject", "row"]
+    assert [field["name"] for field in records["field"]] == ["name", "subject", "origin", "row"]
     assert (parts.home / told["distribution"][0]["includes"]).parent.is_dir()
 
 

@@ -1,6 +1,7 @@
 """What an installation refuses before it starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,17 @@ def test_a_trust_root_among_the_state_is_refused(tmp_path: Path) -> None:
 def test_a_trust_root_beside_the_state_is_taken(tmp_path: Path) -> None:
     line = Line(Settings(home=tmp_path / "home", trust_root=tmp_path / "home-trust" / "allowed_signers"))
     assert line.signatures is line.signatures
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "workers"), [("local", "Local", 1), ("local:4", "Local", 4), ("ray:3", "Ray", 3)]
+)
+def test_the_setting_names_the_engine_of_row_work(tmp_path: Path, name: str, kind: str, workers: int) -> None:
+    engine: Any = Line(Settings(home=tmp_path, engine=name)).engine
+    assert (type(engine).__name__, engine.workers) == (f"{kind}BatchEngine", workers)
+
+
+@pytest.mark.parametrize("name", ["", "spark", "local:0", "local:", "ray:two", "ray://head:10001"])
+def test_an_engine_that_there_is_not_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"ASSAY_ENGINE is .* give local, local:N \(processes\), ray or ray:N"):
+        _ = Line(Settings(home=tmp_path, engine=name)).engine

@@ -3,8 +3,9 @@ one to a made-up value, the same all over its row."""
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from data_contracts.policy import PiiRule, load_policy
 from pipelines.recipes.product import ROOT, Product
 from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.certificate import certify, read_labelled, require
-from pipelines.stages.data.item import Row, content_of
+from pipelines.stages.data.item import Item, Row, content_of
 from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, step
 from pipelines.stages.data.scrub_text import Operator, made
 from pipelines.stages.data.substitutes import assign
-from pipelines.stages.protocols import Finding, Parts
+from pipelines.stages.protocols import Finding, Parts, PiiAnalyzer
 
+BATCH_ROWS = 256
+"""Rows that the detector reads at a time."""
 _SEPARATOR = "\n\n"
 _LOOSE = ("PERSON", "LOCATION")
 REPLACED = {"PERSON": 0.85, "LOCATION": 0.85, "STREET_ADDRESS": 0.8, "PHONE_NUMBER": 0.4} | dict.fromkeys(
@@ -42,11 +45,11 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
         operators = _operators(parts, ledgered)
         kinds: Counter[str] = Counter()
         watch, touched = Watch(product), 0
-        for items in batched(load(parts, ledgered)):
-            texts = [_SEPARATOR.join(_texts(item.row)) for item in items]
+        for some in batched(_found(parts, load(parts, ledgered))):
+            items = [item for item, _, _ in some]
             keys = _keys(parts, [item.subject for item in items if operators[item.origin.contract] is Operator.HASH])
             rows: list[Row] = []
-            for item, text, findings in zip(items, texts, parts.pii.find(texts, REPLACED), strict=True):
+            for item, text, findings in some:
                 values = _values(text, findings)
                 kinds.update(values.values())
                 touched += bool(values)
@@ -68,6 +71,30 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
     config: dict[str, Any] = {"analyzer": parts.pii.identity, "rule": rule.payload() if rule else None}
     config["labelled"] = sha256_file(_labelled(rule)) if rule else None
     return step(parts, product, "scrubbed", modules, config, [ledgered], work)
+
+
+@dataclass(frozen=True)
+class _Detect:
+    """What a worker does with a batch of texts."""
+
+    analyzer: PiiAnalyzer
+
+    def __call__(self, texts: list[str]) -> list[list[Finding]]:
+        return self.analyzer.find(texts, REPLACED)
+
+
+def _found(parts: Parts, items: Iterable[Item]) -> Iterator[tuple[Item, str, list[Finding]]]:
+    """Each item, its text, and what is replaced in it, found by the batch engine."""
+    waiting: deque[tuple[list[Item], list[str]]] = deque()
+
+    def batches() -> Iterator[list[str]]:
+        for some in batched(items, BATCH_ROWS):
+            texts = [_SEPARATOR.join(_texts(item.row)) for item in some]
+            waiting.append((some, texts))
+            yield texts
+
+    for found in parts.engine.map(_Detect(parts.pii), batches()):
+        yield from zip(*waiting.popleft(), found, strict=True)
 
 
 def _certificate(parts: Parts, rule: PiiRule) -> dict[str, Any]:
