@@ -1,6 +1,7 @@
 """Row work is the same on local processes and on Ray Data, on a cluster of this machine of which parts are killed."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ pytestmark = [
 def on_ray() -> Iterator[BatchEngine]:
     import ray
 
+    ray_engine._connect(WORKERS)
     yield open_engine(f"ray:{WORKERS}")
     ray.shutdown()
 
@@ -115,16 +117,16 @@ def test_a_part_that_ray_cannot_replace_is_one_clear_error(on_ray: BatchEngine) 
         list(results)
 
 
-def test_a_machine_with_other_code_is_refused(on_ray: BatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "_environment", lambda: "sha256:other")
+def test_a_machine_with_other_code_is_refused() -> None:
+    work = pickle.dumps(square)
+    assert ray_engine._loaded(work, ray_engine._environment())(3)[0] == 9
     with pytest.raises(Unavailable, match="runs another Python, other packages or other code"):
-        list(on_ray.map(square, range(3)))
+        ray_engine._loaded(work, "sha256:other")
 
 
 def test_a_running_cluster_is_used_where_ray_address_names_it(on_ray: BatchEngine) -> None:
     import ray
 
-    list(on_ray.map(square, range(2)))
     address = ray.get_runtime_context().gcs_address
     program = (
         "import ray; from resources.batch_engine import open_engine\n"

@@ -1,9 +1,11 @@
 """The real analyzer: Presidio with its language model, and detect-secrets, with no network to reach."""
 
 import socket
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_contracts.policy import load_policy
 from evals.planted import canaries, holds
@@ -88,13 +90,18 @@ def test_a_recogniser_that_is_not_asked_would_have_found_nothing(analyzer: Presi
             assert asked == {place for place in engine if kind != "URL" or not text[place[1] : place[1] + 1].isalnum()}
 
 
-def test_a_text_has_the_same_findings_alone_and_among_others(analyzer: PresidioAnalyzer) -> None:
-    texts = [
-        f"{sentence} {name} wrote it." for sentence in SENTENCES for name in ("Maria Keller", "Tom O'Neil", "an ox")
-    ]
-    together = analyzer.find(texts)
-    assert together == [analyzer.find([text])[0] for text in texts]
-    assert all(a.end <= b.start for findings in together for a, b in pairwise(findings))
+TEXTS = [f"{sentence} {name} wrote it." for sentence in SENTENCES for name in ("Maria Keller", "Tom O'Neil", "an ox")]
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations(TEXTS), st.integers(1, len(TEXTS)))
+def test_a_text_has_the_same_findings_in_any_order_and_batch(
+    analyzer: PresidioAnalyzer, texts: list[str], size: int
+) -> None:
+    batches = [texts[start : start + size] for start in range(0, len(texts), size)]
+    found = dict(zip(texts, chain.from_iterable(map(analyzer.find, batches)), strict=True))
+    assert found == dict(zip(TEXTS, analyzer.find(TEXTS), strict=True))
+    assert all(a.end <= b.start for findings in found.values() for a, b in pairwise(findings))
 
 
 @pytest.mark.parametrize(

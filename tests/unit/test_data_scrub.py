@@ -2,19 +2,23 @@
 
 import json
 import re
+from math import ceil
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.stages.data import scrub as scrubbing
 from pipelines.stages.data import steps
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.rows import load
 from pipelines.stages.data.scrub import scrub
 from pipelines.stages.data.scrub_text import Operator
 from pipelines.stages.data.substitutes import _luhn, substitute
-from tests.support.data import DataParts, product_of, write_contract
+from tests.support.data import DataParts, item, product_of, write_contract
 
 
 def chat(question: str, answer: object) -> Row:
@@ -143,3 +147,18 @@ def test_a_call_stays_json_and_keeps_its_keys_under_every_operator(found: dict[s
     answer = json.loads(row["example"]["messages"][1]["content"])
     assert (answer["tool"], answer["arguments"]["count"]) == ("note", 3)
     assert answer["arguments"].keys() == call["arguments"].keys()
+
+
+@given(
+    st.lists(st.sampled_from(["Maria Keller", "jo@web.de or Maria Keller", "nobody", ""]), max_size=40),
+    st.integers(1, 50),
+)
+def test_findings_do_not_depend_on_the_batches_that_texts_are_read_in(texts: list[str], size: int) -> None:
+    with TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        parts: Any = DataParts(Path(home))
+        patch.setattr(scrubbing, "BATCH_ROWS", size)
+        items = [item(chat(text, "ok") | {"n": n}) for n, text in enumerate(texts)]
+        found = list(scrubbing._found(parts, iter(items)))
+        assert [each for each, _, _ in found] == items
+        assert [findings for _, _, findings in found] == parts.pii.find([text for _, text, _ in found])
+        assert parts.pii.calls == ceil(len(texts) / size) + 1
