@@ -68,10 +68,13 @@ class RayBatchEngine:
 def _mapped(work: Callable[[Any], Any], batches: Iterator[Any], workers: int) -> Iterator[Any]:
     import ray
     from ray import cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     given = chain(map(cloudpickle.dumps, batches), repeat(None))
     held = list(islice(given, workers * _AHEAD))
-    feed: Any = ray.remote(num_cpus=0)(_Feed).remote(held)
+    # On this machine: when another one is lost, the feed is not.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    feed: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Feed).remote(held)
     try:
         rows = _rows(feed, cloudpickle.dumps(work), min(workers, len(held) - held.count(None)))
         with closing(rows):
