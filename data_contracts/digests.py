@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 
 _CHUNK = 1 << 20
+_LINES = 1_000
 _DIGEST = re.compile(DIGEST_PATTERN)
 _SAFE = 2**53 - 1
 
@@ -121,8 +123,9 @@ class LinesDigest:
         self._hasher = hashlib.sha256()
 
     def add(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._hasher.update(f"{line}\n".encode())
+        left = iter(lines)
+        while some := list(islice(left, _LINES)):
+            self._hasher.update("\n".join([*some, ""]).encode())
 
     @property
     def digest(self) -> Digest:
