@@ -3,15 +3,18 @@
     OMP_NUM_THREADS=1 python benchmarks/engines.py
 
 with the checkout on PYTHONPATH. Made-up texts in batches of 256. Start is until the first result: workers, imports, and
-for the first turn on Ray its cluster. What a batch costs is measured with work that hands its batch back; rows a second
-with the scrub, after the first batches. The least of two turns, the engines in turn.
+for the first turn on Ray its cluster. What a batch costs is measured with work that hands its batch back. The least of
+two turns, the engines in turn. The scrub is counted in the workers' processor seconds, which other work on the machine
+changes less than the wall's, without each worker's first batch, which loads the model.
 """
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from pipelines.stages.data.scrub_file import BATCH_ROWS, ScrubWork
@@ -22,12 +25,23 @@ from tests.support import pii_rows
 
 ENGINES = ("local:1", "local:2", "ray:2")
 TURNS = 2
-WARM = 4
-"""Batches that are left out of the speed: by then each worker has loaded the model."""
+EMPTY, SCRUBBED = 200, 12
+"""Batches of each kind of work."""
 
 
 def same(batch: list[str]) -> list[str]:
     return batch
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Work that tells its process and processor seconds beside the result."""
+
+    work: Callable[[list[str]], Any]
+
+    def __call__(self, batch: list[str]) -> tuple[Any, int, float]:
+        started = time.process_time()
+        return self.work(batch), os.getpid(), time.process_time() - started
 
 
 def batches(count: int) -> Iterator[list[str]]:
@@ -37,40 +51,42 @@ def batches(count: int) -> Iterator[list[str]]:
         yield (texts + texts)[start : start + BATCH_ROWS]
 
 
-def _bytes(result: Any) -> bytes:
-    return json.dumps(result).encode()
-
-
-def timed(engine: Any, work: Callable[[list[str]], Any], count: int) -> tuple[float, float, str]:
-    """(seconds to the first result, seconds a batch after the first ones, digest of all results)."""
+def overhead(engine: Any) -> tuple[float, float]:
+    """(seconds to the first result, seconds a batch after it) where the work is nothing."""
     started = time.perf_counter()
-    results = engine.map(work, batches(count))
-    digest = hashlib.sha256(_bytes(next(results)))
-    start = time.perf_counter() - started
-    for result in islice(results, WARM - 1):
-        digest.update(_bytes(result))
-    warm = time.perf_counter()
-    for result in results:
-        digest.update(_bytes(result))
-    return start, (time.perf_counter() - warm) / (count - WARM), digest.hexdigest()
+    results = engine.map(same, batches(EMPTY))
+    next(results)
+    first = time.perf_counter()
+    for _ in results:
+        pass
+    return first - started, (time.perf_counter() - first) / (EMPTY - 1)
+
+
+def scrubbed(engine: Any) -> tuple[float, str]:
+    """(processor seconds of a batch, digest of all results)."""
+    digest, loaded, seconds = hashlib.sha256(), set(), []
+    for result, process, took in engine.map(Timed(ScrubWork(PresidioAnalyzer(), Operator.REDACT)), batches(SCRUBBED)):
+        digest.update(json.dumps(result).encode())
+        if process in loaded:
+            seconds.append(took)
+        loaded.add(process)
+    return median(seconds), digest.hexdigest()
 
 
 def main() -> None:
     engines = {name: open_engine(name) for name in ENGINES}
-    scrub = ScrubWork(PresidioAnalyzer(), Operator.REDACT)
-    empty: dict[str, list[tuple[float, float, str]]] = {name: [] for name in ENGINES}
-    full: dict[str, list[tuple[float, float, str]]] = {name: [] for name in ENGINES}
-    for turn in range(TURNS):
+    empty: dict[str, list[tuple[float, float]]] = {name: [] for name in ENGINES}
+    for _ in range(TURNS):
         for name, engine in engines.items():
-            empty[name].append(timed(engine, same, 200))
-            full[name].append(timed(engine, scrub, 16))
-            print(f"turn {turn + 1}, {name}: {empty[name][-1][:2]}, {full[name][-1][:2]}", flush=True)
-    print("| engine | first start, s | later starts, s | a batch costs, ms | scrub, rows a second |")
+            empty[name].append(overhead(engine))
+    full = {name: scrubbed(engine) for name, engine in engines.items()}
+    print("| engine | first start, s | next start, s | a batch costs, ms | scrub of a batch, processor seconds |")
+    print("|-|-|-|-|-|")
     for name in ENGINES:
-        later = min(start for start, *_ in empty[name][1:])
-        batch, row = min(each for _, each, _ in empty[name]), min(each for _, each, _ in full[name]) / BATCH_ROWS
-        print(f"| {name} | {empty[name][0][0]:.1f} | {later:.1f} | {batch * 1000:.1f} | {1 / row:.0f} |")
-    print("same results:", len({digest for turns in full.values() for *_, digest in turns}) == 1)
+        (first, _), (later, _) = empty[name]
+        batch = min(each for _, each in empty[name])
+        print(f"| {name} | {first:.2f} | {later:.2f} | {batch * 1000:.1f} | {full[name][0]:.2f} |")
+    print("same results:", len({digest for _, digest in full.values()}) == 1)
 
 
 if __name__ == "__main__":
