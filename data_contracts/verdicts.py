@@ -145,7 +145,7 @@ class RouteTaken(Frozen):
 
 class RetrainProposal(Frozen):
     """What training anew without the erased rows concerns and costs. ``effort_seconds`` is the median of past runs,
-    ``None`` when none is known."""
+    or what the stages last took to train; ``None`` when none is known."""
 
     product: str
     training_rows: int

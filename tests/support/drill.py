@@ -105,11 +105,15 @@ class Drill:
 
     def ask(self, stream: bool = False) -> Answer:
         began = time.time()
-        body = {"model": self.product.name, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+        body = {"model": self.product.name, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
         headers = {"authorization": f"Bearer {self.key}"}
         try:
             answer = httpx.post(
-                f"{self.line.gateway_url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=300
+                f"{self.line.gateway_url}/v1/chat/completions",
+                json=body | {"stream": stream},
+                headers=headers,
+                trust_env=False,
+                timeout=300,
             )
         except httpx.TransportError:
             time.sleep(0.05)
