@@ -76,6 +76,13 @@ class Deduplication(Frozen):
     meaning: float | None = Field(default=None, ge=0.8, lt=1)
 
 
+class Decontamination(Frozen):
+    """``similarity`` is the least score (two parts embedding, one part rare words) from which a row counts as an item
+    of a suite in other words, and goes out; without it, only items in their own words are looked for."""
+
+    similarity: float | None = Field(default=None, ge=0.5, le=1)
+
+
 class Split(Frozen):
     validation: float = Field(default=0.1, gt=0, lt=0.5)
     seed: int = 17
@@ -114,6 +121,7 @@ class Product(Frozen):
     sources: tuple[Source, ...] = Field(min_length=1)
     data_policy: str
     deduplicate: Deduplication = Deduplication()
+    decontaminate: Decontamination = Decontamination()
     mixture: MixtureRule = MixtureRule()
     split: Split = Split()
     recipe: str

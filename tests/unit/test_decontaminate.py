@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from data_contracts.errors import BadInput
 from pipelines.cli import app
+from pipelines.stages.data import steps
 from pipelines.stages.data.contamination import Contamination
 from pipelines.stages.data.decontaminate_file import decontaminate_file
 from resources.embedding import SentenceEmbedder
+from tests.support.data import DataParts, product_of, write_contract
 
 ITEM = "A ferry carries 37 cars on each of 6 trips a day, how many cars does it carry in one week?"
 OTHER = "Name the river that flows through the town in which the first bridge of cast iron was built."
@@ -196,3 +198,31 @@ def test_the_model_that_is_installed_finds_a_paraphrase_and_lets_a_neighbour_be(
         ]
     )
     assert [hit.item if hit else None for hit in hits] == [0, None]
+
+
+class AllAlike:
+    identity = "all alike"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("setting", "dropped"), [({}, {}), ({"similarity": 0.67}, {"contaminated": 1})])
+def test_the_line_takes_out_items_in_other_words_where_the_product_asks_for_it(
+    tmp_path: Path, setting: dict[str, float], dropped: dict[str, int]
+) -> None:
+    paraphrase = {"text": "qqq invoice zzz", "intent": "vvv"}
+    rows = [*({"text": f"vvv{n} www{n} xxx{n}", "intent": "yyy"} for n in range(5)), paraphrase]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    contract = write_contract(tmp_path / "c.yaml", {"text": "string", "intent": "string"})
+    source = {"url": str(tmp_path / "rows.jsonl"), "contract": contract}
+    mapped = source | {"mapping": {"user": "{text}", "assistant": "{intent}"}}
+    product, parts = product_of(tmp_path, mapped, decontaminate=setting), DataParts(tmp_path / "home")
+    parts.embedder = AllAlike()
+    manifest, _ = steps.raw(parts, product)
+    for step in (steps.contracted, steps.ledgered, steps.scrubbed, steps.deduplicated, steps.decontaminated):
+        manifest, _ = step(parts, product, manifest)
+    assert manifest.counts.dropped == dropped
+    for _, _, reason, row in parts.datasets.read_quarantine(manifest.action_key):
+        assert "says in other words" in reason
+        assert row["example"]["messages"][0]["content"] == "qqq invoice zzz"

@@ -36,13 +36,17 @@ class Contamination:
 
     def find(self, texts: Sequence[str]) -> list[Hit | None]:
         """The best hit of each text. A text that was asked for before is not embedded again."""
+        hits = [self._verbatim.find(text) for text in texts]
+        if self._paraphrase is None:
+            return hits
         names = [sha256_bytes(text.encode()) for text in texts]
-        new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._known}
-        self._known |= {name: self._verbatim.find(text) for name, text in new.items()}
-        if self._paraphrase is not None:
-            rest = {name: text for name, text in new.items() if self._known[name] is None}
-            self._known |= dict(zip(rest, self._paraphrase.find(list(rest.values())), strict=True))
-        return [self._known[name] for name in names]
+        new = {
+            name: text
+            for name, text, hit in zip(names, texts, hits, strict=True)
+            if hit is None and name not in self._known
+        }
+        self._known |= dict(zip(new, self._paraphrase.find(list(new.values())), strict=True))
+        return [hit or self._known[name] for name, hit in zip(names, hits, strict=True)]
 
 
 class _Verbatim:
