@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from evals.stats import Score, wilson
 from pipelines.stages.data.deduplicate import THRESHOLD
 from pipelines.stages.data.meaning import Meaning
-from pipelines.stages.data.near import Said, copies
+from pipelines.stages.data.near import copies
 from pipelines.stages.data.wording import says_the_same
 from resources.embedding import SentenceEmbedder
 
@@ -52,7 +52,7 @@ def pairs(title: str, texts: Sequence[tuple[str, str]], embedder: SentenceEmbedd
 
 def rows(title: str, texts: Sequence[tuple[str, ...]], embedder: SentenceEmbedder, level: float) -> None:
     """What goes out of a set, and how many of that for a row of another label."""
-    said = [Said(each[0], each[0], free=(each[0],)) for each in texts]
+    said = [(each[0], each[0]) for each in texts]
     started = time.process_time()
     found = list(copies(said, THRESHOLD, Meaning(embedder, level)))
     seconds = time.process_time() - started
@@ -83,7 +83,7 @@ class Random:
 def index(count: int) -> None:
     texts = (f"word{number} and word{number * 7}" for number in range(count))
     started = time.process_time()
-    stay = sum(copy is None for copy in copies((Said(e, e, free=(e,)) for e in texts), 1.0, Meaning(Random(), 0.9)))
+    stay = sum(copy is None for copy in copies(((e, e) for e in texts), 1.0, Meaning(Random(), 0.9)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"index: {count} rows, {stay} stay, {time.process_time() - started:.0f} CPU s, peak {peak:.0f} MiB")
 

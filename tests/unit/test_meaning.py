@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.stages.data import meaning, steps
 from pipelines.stages.data.integrity import check_dataset
-from pipelines.stages.data.meaning import Meaning
-from pipelines.stages.data.near import Said, copies, words
+from pipelines.stages.data.meaning import Meaning, Wording
+from pipelines.stages.data.near import copies, words
 from pipelines.stages.data.rows import load
 from pipelines.stages.data.texts import reworded
 from pipelines.stages.data.wording import _stem, says_the_same
@@ -79,7 +79,7 @@ class ByStem:
 
 
 def found(texts: Sequence[str], threshold: float = 0.8) -> list[Any]:
-    return list(copies((Said(each, each, free=(each,)) for each in texts), 0.8, Meaning(ByStem(), threshold)))
+    return list(copies(((each, each) for each in texts), 0.8, Meaning(ByStem(), threshold)))
 
 
 def test_each_goes_for_the_first_that_stays_and_exact_copies_of_it_follow() -> None:
@@ -129,8 +129,11 @@ def test_a_text_that_the_model_does_not_read_to_its_end_has_no_copy_in_meaning()
 
 def test_what_is_fixed_must_be_the_same() -> None:
     asked = ("Cancel order 5 now.", "Now cancel order 5!")
-    texts = [Said(f"{text} {label}", text, label, (text,)) for text, label in zip(asked, ("yes", "no"), strict=True)]
-    assert list(copies(texts, 0.8, Meaning(ByStem(), 0.8))) == [None, None]
+    for answers, last in ((("yes", "yes"), "semantic"), (("yes", "no"), None)):
+        texts = [(f"{text} {answer}", text) for text, answer in zip(asked, answers, strict=True)]
+        alike = Meaning(ByStem(), 0.8, lambda number, said=answers: Wording(said[number], (asked[number],)))
+        _, copy = copies(texts, 0.8, alike)
+        assert (copy and copy.how) == last
 
 
 def test_a_call_and_a_label_are_fixed_and_prose_may_be_worded_otherwise() -> None:

@@ -10,7 +10,7 @@ from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.data.item import Dropped, Item
 from pipelines.stages.data.meaning import Meaning
-from pipelines.stages.data.near import Said, copies
+from pipelines.stages.data.near import copies
 from pipelines.stages.data.rows import Outcome, Outlet, load, step
 from pipelines.stages.data.texts import asked, reworded, whole
 from pipelines.stages.protocols import Parts
@@ -29,11 +29,12 @@ def deduplicated(parts: Parts, product: Product, scrubbed: DatasetManifest) -> t
     def work(out: Outlet) -> Outcome:
         names: list[Digest] = []
         clusters: Counter[int] = Counter()
-        meaning = Meaning(parts.embedder, least) if least else None
         with parts.datasets.spool() as ranked:
             for item in load(parts, scrubbed):
                 ranked.add(item, _rank(item))
-            said = (Said(whole(item.row), asked(item.row), *reworded(item.row)) for item, _ in ranked)
+            said = ((whole(item.row), asked(item.row)) for item, _ in ranked)
+            wordings = (reworded(item.row) for item, _ in ranked)
+            meaning = Meaning(parts.embedder, least, wordings) if least else None
             for (item, _), copy in zip(ranked, copies(said, THRESHOLD, meaning), strict=True):
                 names.append(item.name)
                 if copy is None:

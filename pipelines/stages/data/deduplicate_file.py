@@ -10,7 +10,7 @@ from data_contracts.errors import BadInput
 from pipelines.stages.data.deduplicate import THRESHOLD, TIERS
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.meaning import Meaning
-from pipelines.stages.data.near import Said, copies
+from pipelines.stages.data.near import copies
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
 
 
@@ -88,8 +88,8 @@ def _place(source: Path, line: int, row: Row, rank: Rank) -> tuple[int, datetime
     return tier, date if date.tzinfo else date.replace(tzinfo=UTC), line
 
 
-def _noted(numbered: Iterable[tuple[int, str]], lines: list[int]) -> Iterator[Said]:
+def _noted(numbered: Iterable[tuple[int, str]], lines: list[int]) -> Iterator[tuple[str, str]]:
     """The texts in the form that `copies` takes; the line of each goes into ``lines`` as it is read."""
     for line, text in numbered:
         lines.append(line)
-        yield Said(text, text, free=(text,))
+        yield text, text

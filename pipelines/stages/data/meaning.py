@@ -2,11 +2,11 @@
 alike in what an embedding hardly sees."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.stages.data.near import Copy, Said, words
+from pipelines.stages.data.near import Copy, words
 from pipelines.stages.data.wording import says_the_same
 from pipelines.stages.protocols import Embedder
 
@@ -24,19 +24,21 @@ class Meaning:
     """Finds for each text the first that stays and means the same. Every new text is compared with every one that
     stays: 1.5 kB for each, and time that grows with the square."""
 
-    def __init__(self, embedder: Embedder, threshold: float) -> None:
-        self._embedder, self._threshold = embedder, threshold
+    def __init__(self, embedder: Embedder, threshold: float, wording: Callable[[int], "Wording"] | None = None) -> None:
+        """``wording`` tells of the numbered text what may be worded otherwise; all of it, where that is left out."""
+        self._embedder, self._threshold, self._wording = embedder, threshold, wording
         self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
         self._read: dict[int, _Read] = {}
         self._staying: list[int] = []
 
-    def ahead(self, texts: Iterable[Said]) -> Iterator[Said]:
-        """The texts, each batch embedded before its first is handed on."""
+    def ahead(self, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The texts as `copies` takes them, each batch embedded before its first is handed on."""
         numbered = enumerate(texts)
         while batch := list(islice(numbered, _BATCH)):
-            self._embed(batch)
-            for _, said in batch:
-                yield said
+            tell = self._wording
+            self._embed([(number, tell(number) if tell else Wording("", (text[0],))) for number, text in batch])
+            for _, text in batch:
+                yield text
             for number in self._staying:
                 mine = self._read[number]
                 self._kept[mine.said.fixed].add(number, mine.said, mine.vectors)
@@ -55,7 +57,7 @@ class Meaning:
         self._staying.append(number)
         return None
 
-    def _embed(self, batch: Sequence[tuple[int, Said]]) -> None:
+    def _embed(self, batch: Sequence[tuple[int, "Wording"]]) -> None:
         """Read a batch: vectors, and which earlier texts are near."""
         places = {text: place for place, text in enumerate(dict.fromkeys(t for _, said in batch for t in said.free))}
         vectors = self._embedder.embed(list(places))
@@ -79,10 +81,17 @@ class Meaning:
                     self._read[numbers[row]].near.append((others[column], float(alike[row, column])))
 
 
+class Wording(NamedTuple):
+    """Copies in meaning have ``fixed`` in common, and each of ``free`` in other words."""
+
+    fixed: str
+    free: tuple[str, ...]
+
+
 class _Read(NamedTuple):
     """A text of the batch: its vectors [free texts, dimensions], and (number, similarity) of earlier texts near it."""
 
-    said: Said
+    said: Wording
     vectors: "NDArray[np.float32]"
     near: list[tuple[int, float]]
 
@@ -91,12 +100,12 @@ class _Kept:
     """The texts that stay and share what is fixed."""
 
     def __init__(self) -> None:
-        self.texts: dict[int, Said] = {}
+        self.texts: dict[int, Wording] = {}
         self._numbers: list[int] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._full: list[tuple[list[int], NDArray[np.float32]]] = []
 
-    def add(self, number: int, said: Said, vectors: "NDArray[np.float32]") -> None:
+    def add(self, number: int, said: Wording, vectors: "NDArray[np.float32]") -> None:
         self.texts[number] = said
         self._numbers.append(number)
         self._vectors.append(vectors)

@@ -36,20 +36,10 @@ def words(text: str) -> list[str]:
     return found
 
 
-def shingles(found: Sequence[str], size: int = 3) -> frozenset[str]:
-    """Runs of ``size`` words; fewer words are one shingle."""
-    runs = zip(*(found[start:] for start in range(size)), strict=False)
-    return frozenset(map(" ".join, runs)) or frozenset([" ".join(found)])
-
-
-class Said(NamedTuple):
-    """A text to look for copies of: all it says, and the part by which near copies are looked for, which may be the
-    same. Copies in meaning have ``fixed`` in common, and each of ``free`` in other words."""
-
-    whole: str
-    part: str
-    fixed: str = ""
-    free: tuple[str, ...] = ()
+def shingles(found: Sequence[str], size: int = 3) -> list[str]:
+    """Runs of ``size`` words, in their order; fewer words are one shingle."""
+    runs = zip(*[found[start:] for start in range(size)], strict=False)
+    return list(map(" ".join, runs)) or [" ".join(found)]
 
 
 class Copy(NamedTuple):
@@ -61,66 +51,66 @@ class Copy(NamedTuple):
     similarity: float
 
 
-def copies(texts: Iterable[Said], threshold: float, meaning: "Meaning | None" = None) -> Iterator[Copy | None]:
+def copies(
+    texts: Iterable[tuple[str, str]], threshold: float, meaning: "Meaning | None" = None
+) -> Iterator[Copy | None]:
     """For each text in turn the `Copy` that it is, or None when it stays.
 
-    A text is a near copy of the first that stays whose part and whole both have at least ``threshold`` (0.5 to 1)
-    similarity with its own; 1 leaves no near copies. Near copies, and with ``meaning`` copies in other words, are
+    A text comes as (all it says, the part by which near copies are looked for), which may be the same. It is a near
+    copy of the first text that stays whose part and whole both have at least ``threshold`` (0.5 to 1) similarity with
+    its own; 1 leaves no near copies. Near copies, and with ``meaning`` copies in other words, are
     sought among the texts that stay: each is close to its survivor, and a chain of copies of copies pulls in nothing
     that is unlike. Without words there is no such copy.
     """
     index = _Index(threshold)
-    wholes: dict[int, str] = {}
-    seen: dict[str, tuple[int, float]] = {}
-    for number, text in enumerate(meaning.ahead(texts) if meaning else texts):
-        whole, part = text.whole, text.part
+    seen: dict[str, int] = {}
+    similarity: dict[str, float] = {}
+    for number, (whole, part) in enumerate(meaning.ahead(texts) if meaning else texts):
         found = words(whole)
         said = " ".join(found)
         key = said or whole.strip()
-        if key in seen:
-            yield Copy("exact", *seen[key])
+        if (survivor := seen.get(key)) is not None:
+            yield Copy("exact", survivor, similarity.get(key, 1.0))
             continue
-        asked, copy, sketched = (found if part == whole else words(part)), None, None
+        copy, sketch = None, None
+        asked, asking = (found, said) if part == whole else _words_and_said(part)
         if asked and threshold < 1:
-            sketched = index.sketched(asked, said if part == whole else " ".join(asked))
-            rest = sketched.members if part == whole else shingles(found)
-            for each, alike in index.near(sketched):
+            sketch, near = index.near(shingles(asked))
+            if near:
                 if part != whole:
-                    alike = min(alike, _jaccard(_members(wholes[each]), rest))
-                if alike >= threshold:
-                    copy = Copy("near", each, alike)
-                    break
+                    rest = frozenset(shingles(found))
+                    near = [(each, min(alike, _jaccard(_members(index.known[each][2]), rest))) for each, alike in near]
+                copy = next((Copy("near", each, alike) for each, alike in near if alike >= threshold), None)
         if copy is None and meaning is not None:
             copy = meaning.copy(number)
-        if copy is None and sketched is not None:
-            index.add(number, sketched)
-            wholes[number] = said
-        seen[key] = (copy.survivor, copy.similarity) if copy else (number, 1.0)
+        if copy is not None:
+            seen[key], similarity[key] = copy.survivor, copy.similarity
+        else:
+            seen[key] = number
+            if sketch is not None:
+                index.add(number, asking, sketch, said)
         yield copy
+
+
+def _words_and_said(text: str) -> tuple[list[str], str]:
+    found = words(text)
+    return found, " ".join(found)
 
 
 def near_pairs(texts: Iterable[str], threshold: float) -> Iterator[tuple[int, int]]:
     """Index pairs (i < j) whose shingles have Jaccard similarity of at least ``threshold`` (at least 0.5)."""
     index = _Index(threshold)
     for right, text in enumerate(texts):
-        found = words(text)
-        sketched = index.sketched(found, " ".join(found))
-        yield from ((left, right) for left, _ in index.near(sketched))
-        index.add(right, sketched)
-
-
-class _Sketched(NamedTuple):
-    """A text as its words with blanks between them, its shingles and their MinHash."""
-
-    said: str
-    members: frozenset[str]
-    sketch: Any
+        found, said = _words_and_said(text)
+        sketch, near = index.near(shingles(found))
+        yield from ((left, right) for left, _ in near)
+        index.add(right, said, sketch, said)
 
 
 @lru_cache(maxsize=4096)
 def _members(said: str) -> frozenset[str]:
     """Shingles of an earlier text: they take ten times the memory of its words, so that only those in use are kept."""
-    return shingles(said.split(" "))
+    return frozenset(shingles(said.split(" ")))
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -129,7 +119,8 @@ def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 class _Index:
-    """Numbered texts, to be asked for those that are near another one."""
+    """Numbered texts, to be asked for those that are near another one. ``known`` holds of each the words by which it is
+    looked for, their MinHash, and the words of all it says."""
 
     def __init__(self, threshold: float) -> None:
         from rensa import RMinHash, RMinHashLSH
@@ -138,29 +129,25 @@ class _Index:
         # Bands so narrow that a pair at the threshold is missed less than once in 10^7: the exact check decides.
         self._lsh = RMinHashLSH(threshold, _PERMUTATIONS, 32 if threshold >= 0.8 else 64)
         self._threshold = threshold
-        self._known: dict[int, tuple[str, Any]] = {}
+        # What the estimate puts 5.5 standard deviations below the threshold needs no exact check.
+        self._least = threshold - 5.5 * (threshold * (1 - threshold) / _PERMUTATIONS) ** 0.5
+        self.known: dict[int, tuple[str, Any, str]] = {}
 
-    def sketched(self, found: Sequence[str], said: str) -> _Sketched:
-        members = shingles(found)
+    def near(self, runs: list[str]) -> tuple[Any, list[tuple[int, float]]]:
+        """The sketch of a text, and (number, similarity) of those with at least the threshold, the lowest first."""
         sketch = self._sketch(_PERMUTATIONS, _SEED)
-        sketch.update(members)
-        return _Sketched(said, members, sketch)
+        sketch.update(runs)
+        known, least = self.known, self._least
+        likely = [number for number in self._lsh.query(sketch) if sketch.jaccard(known[number][1]) > least]
+        if not likely:
+            return sketch, []
+        members = frozenset(runs)
+        exact = ((number, _jaccard(members, _members(known[number][0]))) for number in sorted(likely))
+        return sketch, [(number, alike) for number, alike in exact if alike >= self._threshold]
 
-    def near(self, text: _Sketched) -> list[tuple[int, float]]:
-        """(number, similarity) of the texts with at least the threshold, the lowest number first."""
-        found = []
-        for number in self._lsh.query(text.sketch):
-            said, sketch = self._known[number]
-            # The estimate's standard deviation is at most 0.044: what it puts far below needs no exact check.
-            if text.sketch.jaccard(sketch) > self._threshold - 0.25:
-                alike = _jaccard(text.members, _members(said))
-                if alike >= self._threshold:
-                    found.append((number, alike))
-        return sorted(found)
-
-    def add(self, number: int, text: _Sketched) -> None:
-        self._lsh.insert(number, text.sketch)
-        self._known[number] = (text.said, text.sketch)
+    def add(self, number: int, said: str, sketch: Any, whole: str) -> None:
+        self._lsh.insert(number, sketch)
+        self.known[number] = (said, sketch, whole)
 
 
 def groups(size: int, links: Iterable[tuple[int, int]]) -> list[int]:

@@ -3,6 +3,7 @@
 import re
 
 from pipelines.stages.data.item import Row
+from pipelines.stages.data.meaning import Wording
 
 _PROSE = 8
 """Words from which an answer may be worded in several ways; a shorter one is a label or a name."""
@@ -29,7 +30,7 @@ def whole(row: Row) -> str:
     return "\n".join([row["kind"], *sorted(tool["name"] for tool in body["tools"]), *turns, *answers])
 
 
-def reworded(row: Row) -> tuple[str, tuple[str, ...]]:
+def reworded(row: Row) -> Wording:
     """What a row and its copy in other words have in common, and the texts that may be worded otherwise: what the
     customer says, and answers in prose. Calls, labels, instructions and what tools answered stay as they are."""
     body = row["example"] if row["kind"] == "sft" else row["pair"]
@@ -41,4 +42,4 @@ def reworded(row: Row) -> tuple[str, tuple[str, ...]]:
         if role == "user" or prose:
             free.append(text)
         fixed.append(role if role == "user" or prose else f"{role}: {text}")
-    return "\n".join(fixed), tuple(free)
+    return Wording("\n".join(fixed), tuple(free))
