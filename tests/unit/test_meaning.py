@@ -50,6 +50,9 @@ OTHER = [
     ("Lock my card.", "Unlock my card."),
     ("When will I get my card?", "Where will I get my card?"),
     ("Cancel my order.", "Cancel my gold order."),
+    ("the dog bit the man", "the man bit the dog"),
+    ("Convert 5 miles to kilometers.", "Convert 5 kilometers to miles."),
+    ("If it rains we stay in, otherwise we go out.", "If it rains we go out, otherwise we stay in."),
 ]
 
 

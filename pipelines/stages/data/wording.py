@@ -37,8 +37,9 @@ def says_the_same(one: str, other: str) -> bool:
     """Whether the two differ in wording alone.
 
     Numbers, names, negation, opposites (on and off) and the word that asks must agree. Then either both have the same
-    words of content, with numbers and names in the same order; or each has `_REWORDED` or more that the other lacks.
-    In between one or two words were exchanged, and that is how "red" becomes "blue": an edit, not another wording.
+    words of content, with numbers and names in the same order and no two words exchanged ("dog bites man"); or each has
+    `_REWORDED` or more that the other lacks. In between one or two words were replaced, and that is how "red" becomes
+    "blue": an edit, not another wording.
     """
     a, b = _marks(one), _marks(other)
     if not (a.digits <= b.values and b.digits <= a.values and bool(a.negations) == bool(b.negations)):
@@ -52,13 +53,25 @@ def says_the_same(one: str, other: str) -> bool:
         return min(alone) >= _REWORDED
     names = [tuple(name for name in each.names if name not in a.small | b.small) for each in (a, b)]
     points = all(a.points[word] == b.points[word] for word in a.points.keys() & b.points.keys())
-    return a.numbers == b.numbers and a.negations == b.negations and names[0] == names[1] and points
+    ordered = a.numbers == b.numbers and a.negations == b.negations and names[0] == names[1] and points
+    return ordered and not _exchanged(a.words, b.words)
+
+
+def _exchanged(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the texts are the same but for words, at most four, of which two and two stand in each other's places."""
+    if len(one) != len(other):
+        return False
+    places = [place for place, word in enumerate(one) if word != other[place]]
+    return 0 < len(places) <= 4 and all(
+        any(one[here] == other[there] and one[there] == other[here] for there in places) for here in places
+    )
 
 
 class _Marks(NamedTuple):
     """What of a text must stay in another wording of it. ``small`` are the words that stand there without a capital,
     ``points`` the stem behind a word such as ``from``, ``opposites`` the only one of a pair that is there."""
 
+    words: tuple[str, ...]
     numbers: tuple[str, ...]
     digits: frozenset[str]
     values: frozenset[str]
@@ -83,6 +96,7 @@ def _marks(text: str) -> _Marks:
     capitals = [name.casefold() for name in re.findall(r"\b[A-Z]\w*", text) if name.casefold() not in closed]
     content = {word for word in found if word not in closed}
     return _Marks(
+        words=tuple(found),
         numbers=tuple(_NUMBERS.get(word, word) for word in found if word in _NUMBERS or word in digits),
         digits=frozenset(digits),
         values=frozenset(_NUMBERS.get(word, word) for word in found),
