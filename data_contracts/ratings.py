@@ -23,8 +23,9 @@ class Rating(Frozen):
 
 
 class PreferenceRule(Frozen):
-    """``min_raters`` is the least number of raters of a pair, ``min_alpha`` the least Krippendorff's alpha (nominal)
-    under each version of the guidelines. Where ``guidelines`` names versions, ratings under others do not count."""
+    """``min_raters`` is the least number of raters of a pair, ``min_alpha`` what the whole 95% interval of
+    Krippendorff's alpha (nominal) must reach under each version of the guidelines. Where ``guidelines`` names versions,
+    ratings under others do not count."""
 
     min_raters: int = Field(default=1, ge=1)
     min_alpha: float | None = Field(default=None, gt=-1, le=1)

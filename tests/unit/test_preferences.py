@@ -116,13 +116,25 @@ def test_too_little_agreement_stops_the_step(tmp_path: Path) -> None:
     parts, manifest = ledgered(tmp_path / "good", rated(agreed), MAPPING, rule)
     assert manifest.counts.rows_out == 12
     told = (
-        r"guidelines v1 agree too little: .*alpha is -0\.\d+ \(95% interval .* 12 pairs, 3 raters\).*min_alpha is 0\.4"
+        r"guidelines v1 are not shown to agree enough: .*alpha is -0\.\d+ \(95% interval .* 12 pairs, 3 raters\), and "
+        r"the policy's min_alpha of 0\.4"
     )
     with pytest.raises(Refused, match=told):
         ledgered(tmp_path / "bad", rated(guessed), MAPPING, rule)
     with pytest.raises(Refused, match=r"5 items have two ratings.*min_alpha is 0\.4"):
         ledgered(tmp_path / "few", rated(agreed[:5]), MAPPING, rule)
     assert reasons(parts, manifest) == []
+
+
+def test_an_estimate_from_few_pairs_does_not_show_agreement_and_from_many_it_does(tmp_path: Path) -> None:
+    """Ten of twelve pairs are rated alike: alpha is about 0.7 both times."""
+    pattern = ["111", "222"] * 5 + ["112", "221"]
+    rule = {"min_raters": 2, "min_alpha": 0.5}
+    with pytest.raises(Refused, match=r"alpha is 0\.7\d+ .*have more pairs rated by two, or clear up"):
+        ledgered(tmp_path / "few", rated(pattern), MAPPING, rule)
+    facts: Any = ledgered(tmp_path / "many", rated(pattern * 8), MAPPING, rule)[1].facts["ratings"]
+    assert facts["guidelines"]["v1"]["low"] > 0.5
+    assert 0.7 < facts["guidelines"]["v1"]["alpha"] < 0.8
 
 
 def listed(number: int, ratings: list[dict[str, Any]]) -> dict[str, Any]:

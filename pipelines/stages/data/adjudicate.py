@@ -120,7 +120,8 @@ def _facts(
 
 
 def _measured(version: str, ratings: Sequence[Rated], rule: PreferenceRule | None) -> JsonValue:
-    """Alpha of a version of the guidelines, held to the policy."""
+    """Alpha of a version of the guidelines. The policy's minimum is held against the lower end of its interval: a few
+    pairs that happen to agree do not show that raters do."""
     least = rule.min_alpha if rule else None
     remedy = "clear up the guidelines and have the pairs rated again, or leave the source out"
     try:
@@ -131,11 +132,12 @@ def _measured(version: str, ratings: Sequence[Rated], rule: PreferenceRule | Non
                 f"raters under the guidelines {version}: {error}; the policy's min_alpha is {least:g}: {remedy}"
             ) from error
         return {"alpha": None, "reason": str(error)}
-    if least is not None and found.alpha < least:
+    if least is not None and found.low < least:
+        more = "have more pairs rated by two, or " if found.alpha >= least else ""
         raise Refused(
-            f"raters under the guidelines {version} agree too little: Krippendorff's alpha is {found.alpha:.3f} (95% "
-            f"interval {found.low:.3f} to {found.high:.3f}, {found.items} pairs, {found.raters} raters), the policy's "
-            f"min_alpha is {least:g}: {remedy}"
+            f"raters under the guidelines {version} are not shown to agree enough: Krippendorff's alpha is "
+            f"{found.alpha:.3f} (95% interval {found.low:.3f} to {found.high:.3f}, {found.items} pairs, {found.raters} "
+            f"raters), and the policy's min_alpha of {least:g} must not lie above its lower end: {more}{remedy}"
         )
     return {name: round(value, 4) for name, value in found._asdict().items()}
 
