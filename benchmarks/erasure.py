@@ -8,7 +8,6 @@ The home itself is only read. Nothing may run in it.
 import argparse
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from tests.support.drill import Clients, Drill, killed_rounds
@@ -42,16 +41,16 @@ def drill(installation: Installation, given: argparse.Namespace) -> None:
     made.set_back()
     with Clients(made) as clients:
         clients.wait_for_more()
-        before = time.time()
         seconds = made.erase()
         clients.wait_for_more()
     fallback = made.live()
     receipt = made.check(fallback, clients.answers)
-    moved = next(answer.began for answer in clients.answers if answer.release == (fallback or "none"))
+    begun = next(record for record in made.records() if record.event == "erasure.begun")
+    revoked = next(record for record in made.records() if record.event == "release.revoked")
     print(
         f"erased in {seconds:.2f} s: {len(receipt.rows)} rows in {len(receipt.data_sets)} data sets, "
-        f"{len(receipt.checkpoints)} checkpoints, {len(receipt.releases)} releases; {len(clients.answers)} requests, "
-        f"none failed; {fallback or 'the base'} answers requests from {moved - before:.2f} s after the command on",
+        f"{len(receipt.checkpoints)} checkpoints, {len(receipt.releases)} releases; {fallback or 'the base'} answers "
+        f"from {(revoked.time - begun.time).total_seconds():.2f} s on; {len(clients.answers)} requests, none failed",
         flush=True,
     )
     for killed, finished in killed_rounds(made, fallback, given.kills, seconds, given.seed):
