@@ -1,6 +1,7 @@
 """Erasure reaches every store and every route, and is finished after a crash anywhere."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, champion, e
 from tests.support.line import REPORT
 from tests.support.pieces import NAME
 from tests.support.ports import free_ports
-from tests.support.search import traces_of
+from tests.support.search import own_texts, traces_of
 from tests.support.serving import FakeVllm, fake_vllm, running
 
 
@@ -52,6 +53,15 @@ def test_the_text_is_there_before(line):
     found = traces_of(line.parts.home, MARK)
     assert {path.split("/")[0] for path in found} == {"rows", "store", "training", "fetched"}
     assert any("quarantine" in path for path in found)
+
+
+def test_what_a_drill_looks_for_is_the_persons_alone(line):
+    mine = own_texts(line.parts, line.subject)
+    assert {f"my {MARK} is broken", "m.keller@example.org"} <= {*mine}
+    assert not [text for text in mine if re.search(r"word\d", text)]
+    other = next(who for _, who in line.parts.datasets.names(line.splits.root) if who != line.subject)
+    assert own_texts(line.parts, other)
+    assert not {*own_texts(line.parts, other)} & {*mine}
 
 
 def test_everything_of_a_person_goes_and_the_receipt_says_so(line):

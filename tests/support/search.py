@@ -38,7 +38,7 @@ def own_texts(parts: Parts, subject: str) -> list[str]:
 
 def _rows(parts: Parts) -> Iterator[tuple[str, Any]]:
     for root in sorted({root for root, _ in parts.ledger.sets()}):
-        yield from ((who, row) for _, who, row in parts.datasets.read(root))
+        yield from ((item.subject, item.row) for item in parts.datasets.read(root))
 
 
 def _strings(value: Any) -> Iterator[str]:
