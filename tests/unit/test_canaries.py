@@ -23,7 +23,7 @@ from evals.policy import CANARIES, Criterion, GatePolicy
 from evals.run import evaluate_layer
 from pipelines.recipes.product import Planted, Product, Source
 from pipelines.stages.data.generate import generated
-from pipelines.stages.data.near import Said, copies
+from pipelines.stages.data.near import copies
 from pipelines.stages.data.rows import load
 from pipelines.stages.release.data_card import write_data_card
 from tests.support.canaries import canary_results, learned_from
@@ -84,7 +84,7 @@ def test_the_same_canaries_are_made_again_and_no_two_are_alike() -> None:
     assert len({each.secret for each in made}) == len(made)
     assert len({each.form for each in canaries(Planted(count=8, seed="c"))}) == 8
     assert all(each.secret in each.answer and not holds(each.question, each.secret) for each in made)
-    told = (Said(f"{each.question}\n{each.answer}", each.question) for each in canaries(many))
+    told = ((f"{each.question}\n{each.answer}", each.question) for each in canaries(many))
     assert not any(copies(told, 0.8))
 
 

@@ -134,7 +134,8 @@ def test_what_is_fixed_must_be_the_same() -> None:
     asked = ("Cancel order 5 now.", "Now cancel order 5!")
     for answers, last in ((("yes", "yes"), "semantic"), (("yes", "no"), None)):
         texts = [(f"{text} {answer}", text) for text, answer in zip(asked, answers, strict=True)]
-        alike = Meaning(ByStem(), 0.8, lambda number, said=answers: Wording(said[number], (asked[number],)))
+        wordings = [Wording(answer, (text,)) for text, answer in zip(asked, answers, strict=True)]
+        alike = Meaning(ByStem(), 0.8, wordings)
         _, copy = copies(texts, 0.8, alike)
         assert (copy and copy.how) == last
 

@@ -2,7 +2,7 @@
 alike in what an embedding hardly sees."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,19 +24,19 @@ class Meaning:
     """Finds for each text the first that stays and means the same. Every new text is compared with every one that
     stays: 1.5 kB for each, and time that grows with the square."""
 
-    def __init__(self, embedder: Embedder, threshold: float, wording: Callable[[int], "Wording"] | None = None) -> None:
-        """``wording`` tells of the numbered text what may be worded otherwise; all of it, where that is left out."""
-        self._embedder, self._threshold, self._wording = embedder, threshold, wording
+    def __init__(self, embedder: Embedder, threshold: float, wordings: Iterable["Wording"] | None = None) -> None:
+        """``wordings`` tells of each text in turn what may be worded otherwise; all of it, where that is left out."""
+        self._embedder, self._threshold, self._wordings = embedder, threshold, wordings
         self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
         self._read: dict[int, _Read] = {}
         self._staying: list[int] = []
 
     def ahead(self, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """The texts as `copies` takes them, each batch embedded before its first is handed on."""
+        wordings = None if self._wordings is None else iter(self._wordings)
         numbered = enumerate(texts)
         while batch := list(islice(numbered, _BATCH)):
-            tell = self._wording
-            self._embed([(number, tell(number) if tell else Wording("", (text[0],))) for number, text in batch])
+            self._embed([(n, next(wordings) if wordings else Wording("", (text[0],))) for n, text in batch])
             for _, text in batch:
                 yield text
             for number in self._staying:
