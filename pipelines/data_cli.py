@@ -46,8 +46,8 @@ def check(
 @app.command()
 def scrub(
     source: InFile,
-    text_field: TextField,
-    out: OutFile,
+    field: TextField,
+    target: OutFile,
     report: ReportFile = None,
     operator: Annotated[
         Operator,
@@ -67,7 +67,6 @@ def scrub(
 
     Example: assay data scrub --in rows.jsonl --field text --out clean.jsonl --report report.json
     """
-    from pipelines.stages.data.plain import write_report
     from pipelines.stages.data.scrub_file import ScrubWork, scrub_file
     from pipelines.wiring import Line
     from resources.batch_engine import LocalBatchEngine
@@ -78,8 +77,7 @@ def scrub(
         raise BadInput("--operator hash needs a key: set ASSAY_SCRUB_KEY, and keep it if hashes must match later ones")
     work = ScrubWork(PresidioAnalyzer(), operator, dict.fromkeys(kind, 0.0) if kind else None, key)
     engine = LocalBatchEngine(workers) if workers else Line().engine
-    done = scrub_file(source, text_field, out, engine, work, tell=teller())
-    write_report(report, done.payload())
+    done = scrub_file(source, field, target, engine, work, report, teller())
     tell_counts(done.rows_in, [])
     for name, count in done.entities.most_common():
         console.print(f"  {count:>7}  {name}")

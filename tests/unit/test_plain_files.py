@@ -38,6 +38,12 @@ def test_bom_and_crlf_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
     assert list(rows(path)) == [(0, {"text": "a"}), (2, {"text": "b"})]
 
 
+def test_a_name_in_capitals_says_the_same_of_a_file(tmp_path: Path) -> None:
+    for name, data in (("ROWS.CSV", "text\na\n"), ("Rows.Jsonl", '{"text": "a"}\n')):
+        (tmp_path / name).write_text(data)
+        assert [row for _, row in rows(tmp_path / name)] == [{"text": "a"}]
+
+
 def test_a_missing_file_and_a_missing_field_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         list(rows(tmp_path / "none.jsonl"))

@@ -138,6 +138,14 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, row: dict[str
     assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
+def test_without_its_report_there_is_no_output(tmp_path: Path) -> None:
+    source, work = write(tmp_path / "in.jsonl", [{"text": EMAIL}]), ScrubWork(QuickAnalyzer(), Operator.MASK)
+    out, report = tmp_path / "out.jsonl", tmp_path / "none" / "report.json"
+    with pytest.raises(BadInput, match=r"the folder .*none does not exist"):
+        scrub_file(source, "text", out, LocalBatchEngine(), work, report)
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
 class Dying(QuickAnalyzer):
     def find(self, *_: Any, **__: Any) -> Any:
         os._exit(9)

@@ -16,12 +16,16 @@ from evals.stats import Interval, Score, wilson
 from pipelines.stages.data.plain import rows, text_of
 from pipelines.stages.protocols import Finding, PiiAnalyzer
 
-CANONICAL = {
-    **dict.fromkeys(("GPE", "LOC", "ADDRESS", "STREET_ADDRESS", "ZIP_CODE"), "LOCATION"),
-    **dict.fromkeys(("DOMAIN_NAME", "URL_SECRET"), "URL"),
+SPELLINGS = {
+    **dict.fromkeys(("GPE", "LOC"), "LOCATION"),
+    **dict.fromkeys(("ADDRESS",), "STREET_ADDRESS"),
+    **dict.fromkeys(("DOMAIN_NAME",), "URL"),
     **dict.fromkeys(("ORG",), "ORGANIZATION"),
     **dict.fromkeys(("IBAN",), "IBAN_CODE"),
 }
+"""Other sets' names of the detector's own kinds."""
+
+CANONICAL = SPELLINGS | dict.fromkeys(("ADDRESS", "STREET_ADDRESS", "ZIP_CODE"), "LOCATION") | {"URL_SECRET": "URL"}
 """Names that mean the same here, labelled ones and found ones: a street, a city and a post code are all a place, as one
 label often holds them together. A name that is not listed stands for itself."""
 
@@ -99,15 +103,25 @@ def require(certificate: Certificate, rule: PiiRule) -> None:
             )
 
 
-def measure(labelled: Sequence[Labelled], findings: Sequence[Sequence[Finding]], detector: str) -> Certificate:
-    """Hold findings against labels. Raises `BadInput` when nothing is labelled."""
+def measure(
+    labelled: Sequence[Labelled],
+    findings: Sequence[Sequence[Finding]],
+    detector: str,
+    names: Mapping[str, str] = CANONICAL,
+) -> Certificate:
+    """Hold findings against labels, of which ``names`` says what means the same. Raises `BadInput` when nothing is
+    labelled."""
+
+    def canonical(kind: str) -> str:
+        return names.get(kind, kind)
+
     shares: dict[str, list[Score]] = defaultdict(list)
     found: Counter[str] = Counter()
     right: Counter[str] = Counter()
     hit: Counter[str] = Counter()
     size: Counter[str] = Counter()
     for number, (example, here) in enumerate(zip(labelled, findings, strict=True)):
-        marked = [_marks(example.text, example.spans), _marks(example.text, here)]
+        marked = [_marks(example.text, spans, names) for spans in (example.spans, here)]
         for labels, kinds in zip(*marked, strict=True):
             for kind in kinds:
                 found[kind] += 1
@@ -129,10 +143,6 @@ def measure(labelled: Sequence[Labelled], findings: Sequence[Sequence[Finding]],
     return Certificate(detector, len(labelled), overall, entities)
 
 
-def canonical(kind: str) -> str:
-    return CANONICAL.get(kind, kind)
-
-
 def _score(shares: list[Score], hit: int, size: int, right: int, found: int) -> EntityScore:
     precision, recall = (right / found if found else None), hit / size
     f2 = None
@@ -142,12 +152,12 @@ def _score(shares: list[Score], hit: int, size: int, right: int, found: int) -> 
     return EntityScore(len(shares), size, precision, wilson(shares), recall, f2)
 
 
-def _marks(text: str, spans: Sequence[Finding]) -> list[set[str]]:
+def _marks(text: str, spans: Sequence[Finding], names: Mapping[str, str]) -> list[set[str]]:
     """The canonical kinds over each character."""
     marks: list[set[str]] = [set() for _ in text]
     for span in spans:
         for at in range(span.start, span.end):
-            marks[at].add(canonical(span.kind))
+            marks[at].add(names.get(span.kind, span.kind))
     return marks
 
 

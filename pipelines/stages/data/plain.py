@@ -32,7 +32,7 @@ def rows(path: Path, bad: Report | None = None) -> Iterator[tuple[int, Row]]:
     """(zero-based line, row) of a JSONL, CSV or Parquet file; blank lines are no rows. A line that cannot be read is
     counted and dropped in ``bad``; without that the first one raises `BadInput` with file, line and remedy. So does a
     file without rows."""
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise BadInput(f"{path} is not JSONL, CSV or Parquet by its name: give a {', '.join(FORMATS)} file")
     if not path.is_file():
         raise BadInput(f"{path} does not exist, or is no file: give a {', '.join(FORMATS)} file")

@@ -9,12 +9,11 @@ from typing import Any
 
 from data_contracts.errors import BadInput
 from pipelines.stages.data.item import Row
-from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_row
+from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
 from pipelines.stages.data.scrub_text import Operator, leaves, read_as, scrubbed
 from pipelines.stages.protocols import BatchEngine, Finding, PiiAnalyzer
 
 BATCH_ROWS = 256
-_TELL_EVERY = 10_000
 
 
 @dataclass
@@ -47,43 +46,44 @@ class ScrubWork:
 
 def scrub_file(
     source: Path,
-    name: str,
+    field: str,
     target: Path,
     engine: BatchEngine,
     work: ScrubWork,
-    tell: Callable[[int], None] = lambda _: None,
+    report: Path | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> ScrubReport:
-    """Write each row of ``source`` to ``target``, in order, with the text in field ``name`` scrubbed and its findings
-    in the new field ``entities``. Raises `BadInput` for a row that has such a field, or lacks the text; nothing is
-    written then."""
-    report = ScrubReport()
+    """Write each row of ``source`` to ``target``, in order, with the text in its field scrubbed and its findings in the
+    new field ``entities``. Raises `BadInput` for a row that has such a field, or lacks the text; nothing is written
+    then."""
+    told = ScrubReport()
     waiting: list[list[Row]] = []
 
     def batches() -> Iterator[list[str]]:
         numbered = rows(source)
         while batch := list(islice(numbered, BATCH_ROWS)):
-            texts = [_text(source, line, row, name) for line, row in batch]
+            texts = [_text(source, line, row, field) for line, row in batch]
             waiting.append([row for _, row in batch])
             yield texts
 
     with whole_file(target) as out:
         for done in engine.map(work, batches()):
             for row, (text, findings) in zip(waiting.pop(0), done, strict=True):
-                write_row(out, row | {name: text, "entities": [_entity(finding) for finding in findings]})
-                report.rows_in += 1
-                report.entities.update(finding.kind for finding in findings)
-                report.rows_with_entities += bool(findings)
-                if report.rows_in % _TELL_EVERY == 0:
-                    tell(report.rows_in)
-    return report
+                write_row(out, row | {field: text, "entities": [_entity(finding) for finding in findings]})
+                told.rows_in += 1
+                told.entities.update(finding.kind for finding in findings)
+                told.rows_with_entities += bool(findings)
+            progress(told.rows_in)
+        write_report(report, told.payload())
+    return told
 
 
-def _text(source: Path, line: int, row: Row, name: str) -> str:
+def _text(source: Path, line: int, row: Row, field: str) -> str:
     if "entities" in row:
         raise BadInput(
             f"{source}, line {line + 1} has a field 'entities', which scrubbing would write over; rename it first"
         )
-    return text_of(source, line, row, name)
+    return text_of(source, line, row, field)
 
 
 def _entity(finding: Finding) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def fetch(url: str, folder: Path) -> Path:
 def read(path: Path, url: str) -> Iterator[Record]:
     """Records of a fetched source, in file order. Blank lines are no records; whatever else cannot be read is a record
     with a fault."""
-    kind = FORMATS[path.suffix]
+    kind = FORMATS[path.suffix.lower()]
     for record in {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[kind](path, url):
         fault = record.fault or _unusable(record.values)
         yield record._replace(fault=fault) if fault else record
