@@ -1,6 +1,7 @@
 """Routes, registry alias and loaded adapters follow the audit log, whatever crashed or was changed by hand."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,26 @@ def test_a_challenger_is_routed_only_while_its_canary_runs_and_survives_reconcil
     route = read_routes(parts.home).of(product.name)
     assert route is not None
     assert route.challenger is None
+    assert repairs(parts) == []
+
+
+def test_a_challenger_that_is_approved_while_a_slow_registry_is_asked_stays(
+    parts: FakeParts, product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = parts.registry.alias
+    with ExitStack() as canary:
+
+        def slow(name: str, alias: str) -> Digest | None:
+            monkeypatch.setattr(parts.registry, "alias", ask)
+            challenger = release(parts, product, "b")
+            canary.enter_context(challenging(parts, product, challenger))
+            return ask(name, alias)
+
+        monkeypatch.setattr(parts.registry, "alias", slow)
+        reconcile(parts, [product])
+        route = read_routes(parts.home).of(product.name)
+        assert route is not None
+        assert route.challenger is not None
     assert repairs(parts) == []
 
 

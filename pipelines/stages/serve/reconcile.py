@@ -43,8 +43,8 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     done: list[str] = []
     failures = _load_adapters(parts, project(parts.log.records(), products), done)
     with parts.locks.hold("reconcile"):
-        records = parts.log.records()
         found = _found(parts)
+        records = parts.log.records()
         routes = []
         for route in project(records, products).routes:
             _report_foreign_route(parts, records, route, found, done)
@@ -123,11 +123,12 @@ def _write_routes(parts: Parts, records: Sequence[AuditRecord], routes: Sequence
     named = {route.product for route in routes}
 
     def change(table: RouteTable) -> RouteTable:
+        now = parts.log.records()  # a challenger may have been approved since ``records`` were read
         kept = [route for route in table.routes if route.product not in named]
         for route in routes:
             before = table.of(route.product)
             challenger = before.live_challenger() if before else None
-            if before and challenger and may_challenge(records, route.product, challenger):
+            if before and challenger and may_challenge(now, route.product, challenger):
                 route = route.model_copy(update={"challenger": challenger, "lapses": before.lapses})
             if before is None or before.champion != route.champion:
                 done.append(f"routed {route.product} to {route.champion or 'the base model'}")
