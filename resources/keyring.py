@@ -39,10 +39,11 @@ class SqliteKeyring:
         """Keys of all these subjects, made where there is none yet. Raises `Refused` for an erased subject."""
         wanted = sorted(set(subjects))
         with connect(self.path) as db:
-            db.executemany(
-                "insert or ignore into subjects values (?, ?)", ((each, secrets.token_bytes(32)) for each in wanted)
-            )
             found = _select(db, wanted)
+            if missing := [each for each in wanted if each not in found]:
+                fresh = ((each, secrets.token_bytes(32)) for each in missing)
+                db.executemany("insert or ignore into subjects values (?, ?)", fresh)
+                found |= _select(db, missing)
         for subject in wanted:
             if found[subject] is None:
                 raise Refused(

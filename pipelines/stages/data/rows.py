@@ -100,19 +100,16 @@ def draw(salt: JsonValue, content: Digest) -> float:
 
 
 def derive(parts: Parts, old: Sequence[Item], new: Sequence[Row]) -> list[Item]:
-    """Rows made from rows, one to one: each gets its name and a ledger entry with its parent and that one's terms."""
-    items = named(parts, [(item.subject, item.origin, row) for item, row in zip(old, new, strict=True)])
-    enter(parts, zip(old, items, strict=True))
-    return items
-
-
-def enter(parts: Parts, made: Iterable[tuple[Item, Item]]) -> None:
-    """Put (parent, row) pairs into the ledger; a row that is its own parent is there already."""
+    """Rows made from rows, one to one: each gets its name and a ledger entry with its parent and that one's terms. A
+    row that is as it was stays the item that it was."""
+    changed = [(item, row) for item, row in zip(old, new, strict=True) if row != item.row]
+    items = named(parts, [(item.subject, item.origin, row) for item, row in changed])
     parts.ledger.record(
         LedgerEntry(row=item.name, subject=item.subject, origin=item.origin, parents=(parent.name,))
-        for parent, item in made
-        if item.name != parent.name
+        for (parent, _), item in zip(changed, items, strict=True)
     )
+    made = {parent.name: item for (parent, _), item in zip(changed, items, strict=True)}
+    return [made.get(item.name, item) for item in old]
 
 
 def step(
