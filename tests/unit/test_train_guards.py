@@ -40,3 +40,11 @@ def test_a_gradient_out_of_bounds_stops(norm: float) -> None:
 def test_a_validation_loss_must_be_a_number() -> None:
     with pytest.raises(GuardTripped, match="validation loss is nan"):
         Watchman(GUARDS).check_validation(10, float("nan"))
+
+
+def test_a_hard_row_among_rows_that_are_learned_by_heart_is_no_spike() -> None:
+    watchman = Watchman(GUARDS)
+    for step, loss in enumerate([0.02, 0.03, 0.02, 0.01, 0.29], start=1):
+        watchman.check_loss(step, loss)
+    with pytest.raises(GuardTripped, match=r"step 6: the loss 0\.31 "):
+        watchman.check_loss(6, 0.31)

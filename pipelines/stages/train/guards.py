@@ -7,6 +7,9 @@ from statistics import median
 from data_contracts.errors import AssayError
 from pipelines.recipes.recipe import Guards
 
+_LOW = 0.1
+"""A loss that counts as usual where the usual one is lower: near zero any hard row is many times the median."""
+
 
 class GuardTripped(AssayError):
     """Training went astray at a step; weights and checkpoints from before it are intact."""
@@ -24,8 +27,8 @@ class Watchman:
         if not isfinite(loss):
             raise GuardTripped(f"step {step}: the loss is {loss}; lower the learning rate or look at the rows")
         if len(self.losses) == self.guards.window:
-            usual = median(self.losses)
-            if usual > 0 and loss > self.guards.max_loss_ratio * usual:
+            usual = max(median(self.losses), _LOW)
+            if loss > self.guards.max_loss_ratio * usual:
                 raise GuardTripped(
                     f"step {step}: the loss {loss:.4g} is more than {self.guards.max_loss_ratio:g} times the median "
                     f"{usual:.4g} of the last {self.guards.window} (guards.max_loss_ratio)"
