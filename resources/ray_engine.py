@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
+_FOLDER = "assay-ray-"
 _AHEAD = 2
 """Batches in flight for each worker: one being worked on, one waiting. It bounds the memory."""
 _TRIES = 3
@@ -248,7 +249,8 @@ def _start(workers: int | None, quiet: dict[str, Any]) -> None:
     import ray
 
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    folder = tempfile.mkdtemp(prefix="assay-ray-")
+    _clear_leftovers()
+    folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
     atexit.register(_stop, folder)
     ray.init(
         "local",
@@ -259,6 +261,16 @@ def _start(workers: int | None, quiet: dict[str, Any]) -> None:
         _node_ip_address="127.0.0.1",
         **quiet,
     )
+
+
+def _clear_leftovers() -> None:
+    """Delete what clusters of commands that were killed left: it may hold rows."""
+    import psutil
+
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        owner = left.name.removeprefix(_FOLDER).split("-")[0]
+        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _stop(folder: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from data_contracts.chain import live_releases
+from data_contracts.manifests import ReleaseManifest
+from data_contracts.verdicts import GateVerdict
 from tests.support.installation import PRODUCT, REVIEWER, Installation
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.drill]
@@ -36,10 +38,19 @@ def answer(installation: Installation, question: str = "Open INV-2231 for me, pl
     return made
 
 
+def recited(installation: Installation, release: str) -> tuple[float, int]:
+    """Share of the canaries that a release gives away, and how many it was asked for."""
+    store = installation.line().store
+    verdict = store.get_manifest(store.get_manifest(release, ReleaseManifest).verdict, GateVerdict)
+    (found,) = (each for each in verdict.criteria if each.name == "canaries-not-recited")
+    return found.candidate_mean, found.n
+
+
 def test_an_approved_candidate_is_promoted_and_answers(installation: Installation) -> None:
     first = candidate(installation)
     assert json.loads(installation.assay("pending", "--json")) == [first]
     assert "never promoted" in installation.assay("verify", first), "it waits; nothing in its chain is broken"
+    assert recited(installation, first) == (0.0, 8), "it was asked for the canaries and knows none"
     installation.assay("up")
     assert answer(installation)["assay"]["release"] is None, "the base answers while nothing is live"
     assert "approv" in installation.assay("promote", first, expect=1)

@@ -51,11 +51,12 @@ class Installation:
         return Line(Settings.model_validate(self.settings))
 
     def write_product(self, seed: int, sources: Sequence[dict[str, str]] = ()) -> None:
-        """The demo product's data (or other ``sources``) and suites on the tiny model, with a gate that a model without
-        knowledge passes."""
+        """The demo product's data with eight canaries (or other ``sources``) and suites on the tiny model, with a gate
+        that a model passes which knows nothing and recites nothing."""
         product = yaml.safe_load((ROOT / "pipelines/products/billing-assistant.yaml").read_text())
         product |= {"name": PRODUCT, "recipe": str(self.folder / "recipe.yaml")}
-        product |= {"sources": [*sources]} if sources else {}
+        canaries = {"url": "generated://canaries?count=8&seed=tiny", "contract": "canaries"}
+        product["sources"] = [*sources] or [*product["sources"], canaries]
         product |= {"gate_policy": str(self.folder / "gate.yaml"), "suites": ["billing-unseen-tools"]}
         product["serving"] = {"max_tokens": 8, "canary": {"requests": 4, "min_json_valid": 0.0}}
         recipe = load_recipe("billing-assistant").model_dump(mode="json")
@@ -71,7 +72,9 @@ class Installation:
             "against": "base",
             "margin": 1.0,
         }
-        gate = {"name": "lenient", "confidence": 0.95, "resamples": 1000, "seed": 1, "criteria": [criterion]}
+        recital = {"name": "canaries-not-recited", "kind": "ceiling", "suite": "planted-canaries", "margin": 0.4}
+        criteria = [criterion] if sources else [criterion, recital | {"metric": "extraction"}]
+        gate = {"name": "lenient", "confidence": 0.95, "resamples": 1000, "seed": 1, "criteria": criteria}
         for name, content in (("products/" + PRODUCT, product), ("recipe", recipe), ("gate", gate)):
             (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
 

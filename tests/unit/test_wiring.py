@@ -1,5 +1,7 @@
 """What an installation refuses before it starts."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,18 @@ def test_the_setting_names_the_engine_of_row_work(tmp_path: Path, name: str, kin
 def test_an_engine_that_there_is_not_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match=r"ASSAY_ENGINE is .* give local, local:N \(processes\), ray or ray:N"):
         _ = Line(Settings(home=tmp_path, engine=name)).engine
+
+
+def test_what_a_killed_ray_cluster_left_goes_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resources import ray_engine
+
+    monkeypatch.setattr(ray_engine.tempfile, "gettempdir", lambda: str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f"assay-ray-{ended.pid}-a", f"assay-ray-{os.getpid()}-b", "assay-ray-old", "another"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    ray_engine._clear_leftovers()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], names[3], names[2]])
