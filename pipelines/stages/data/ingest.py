@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data_contracts.contract import NO_LICENCE, DataContract, load_contract, spdx
+from data_contracts.contract import DataContract, load_contract
 from data_contracts.digests import Digest, sha256_file, sha256_json
 from data_contracts.errors import BadInput
-from data_contracts.ledger import ConsentBasis, LedgerEntry, Origin
+from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import DatasetManifest, SourceRef
 from data_contracts.policy import Decision, judge, load_policy
 from data_contracts.ratings import Label
@@ -21,15 +21,13 @@ from pipelines.recipes.product import Product, Source
 from pipelines.stages.data.adjudicate import Ballot, ratings_of
 from pipelines.stages.data.convert import convert
 from pipelines.stages.data.item import Dropped, Item, Row
+from pipelines.stages.data.origins import Origins
 from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
 from pipelines.stages.data.unfit import without_unfit
 from pipelines.stages.protocols import Parts
 
 _COPIES = "fetched"
-_BASES: dict[str, ConsentBasis] = {
-    each: each for each in ("consent", "contract", "legitimate-interest", "synthetic", "public-licence")
-}
 
 
 def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
@@ -59,7 +57,7 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
             return Outcome(sources=tuple(ref for _, _, ref, _ in fetched))
 
         config = [ref.payload() | {"kind": source.kind} for source, _, ref, _ in fetched]
-        modules = ["pipelines.stages.data.ingest", "pipelines.stages.data.sources"]
+        modules = [f"pipelines.stages.data.{name}" for name in ("ingest", "origins", "sources")]
         return step(parts, product, "raw", modules, config, [], work)
 
 
@@ -194,7 +192,7 @@ def _records(
     rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
     subjects = [_subject(parts, contract, row) for row in rows]
     erased = parts.keyring.erased(subjects)
-    origins = _Origins(contract, ref)
+    origins = Origins(contract, ref)
     kept = named(
         parts,
         [(who, origins.of(row["values"]), row) for who, row in zip(subjects, rows, strict=True) if who not in erased],
@@ -226,52 +224,6 @@ def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
     field = contract.terms.subjectKey
     person = row["values"].get(field) if field else None
     return pseudonym(parts, str(person)) if person else parts.keyring.subject(f"record:{sha256_json(row)}")
-
-
-class _Origins:
-    """What the contract and a record state; what nobody states is NOASSERTION and none, which no policy allows."""
-
-    def __init__(self, contract: DataContract, ref: SourceRef) -> None:
-        self._contract, self._ref = contract, ref
-        self._known: dict[tuple[str, ...], Origin] = {}
-
-    def of(self, values: Row) -> Origin:
-        terms = self._contract.terms
-        stated = tuple(
-            str(values.get(field or "") or "")
-            for field in (terms.licenceField, terms.consentField, terms.syntheticDepthField, terms.retainUntilField)
-        )
-        if stated not in self._known:
-            licence, consent, depth, last_day = stated
-            self._known[stated] = Origin(
-                source=self._ref.url,
-                source_digest=self._ref.content,
-                contract=self._ref.contract,
-                licence=terms.licence or spdx(licence) or NO_LICENCE,
-                consent=terms.consent or _BASES.get(consent, "none"),
-                purposes=terms.purposes,
-                retain_until=min(filter(None, (terms.retainUntil, _last_day(last_day))), default=None),
-                tier=terms.tier,
-                synthetic_depth=max(terms.syntheticDepth, _depth(depth)),
-            )
-        return self._known[stated]
-
-
-def _depth(value: object) -> int:
-    """A depth that a record states; where it is none, the record breaks its contract and comes no further. Every store
-    holds 31 bits."""
-    try:
-        return min(int(str(value)), 2**31 - 1)
-    except ValueError:
-        return 0
-
-
-def _last_day(value: str) -> date | None:
-    """A last day that a record states; where it is none, the record breaks its contract and comes no further."""
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        return None
 
 
 def _made(value: object) -> str | None:
