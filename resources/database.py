@@ -26,8 +26,8 @@ class Session(Protocol):
     """One transaction."""
 
     def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Any]: ...
-    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
-        """Add whole rows; one whose key is there already is left out."""
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> int:
+        """Add whole rows; one whose key is there already is left out. How many were added."""
         ...
 
 
@@ -55,10 +55,13 @@ class _SqliteSession:
     def query(self, sql: str, parameters: Sequence[Value] = ()) -> list[Any]:
         return self._connection.execute(sql, parameters).fetchall()
 
-    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
-        if rows:
-            marks = ",".join("?" * len(rows[0]))
-            self._connection.executemany(f"insert into {table} values ({marks}) on conflict do nothing", rows)
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> int:
+        if not rows:
+            return 0
+        marks = ",".join("?" * len(rows[0]))
+        return self._connection.executemany(
+            f"insert into {table} values ({marks}) on conflict do nothing", rows
+        ).rowcount
 
 
 class PostgresDatabase:
@@ -122,7 +125,7 @@ class _PostgresSession:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall()) if cursor.description else []
 
-    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
+    def insert(self, table: str, rows: Sequence[Sequence[Value]]) -> int:
         """By COPY into a table of its own: a statement a row costs five times as much."""
         cursor = self._connection.cursor()
         cursor.execute(f"create temporary table fresh (like {table}) on commit drop")
@@ -130,7 +133,9 @@ class _PostgresSession:
             lines = ("\t".join(map(_copied, row)) for row in rows[start : start + _BATCH])
             cursor.execute("copy fresh from stdin", stream=BytesIO("\n".join(lines).encode()))
         cursor.execute(f"insert into {table} select * from fresh on conflict do nothing")
+        added = int(cursor.rowcount)
         cursor.execute("drop table fresh")
+        return added
 
 
 def _copied(value: Value) -> str:

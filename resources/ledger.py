@@ -37,7 +37,7 @@ class SqlLedger:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def record(self, entries: Iterable[LedgerEntry]) -> None:
+    def record(self, entries: Iterable[LedgerEntry]) -> int:
         origins: dict[int, tuple[int, str, int, str | None]] = {}
         known: dict[tuple[str, bool], int] = {}
         lines: list[tuple[bytes, str, int]] = []
@@ -54,8 +54,9 @@ class SqlLedger:
         # In the order of their keys: the index grows page by page, and two writers never wait for each other in a ring.
         with self.database.session() as session:
             session.insert("origins", sorted(origins.values()))
-            session.insert("ledger", sorted(lines))
+            added = session.insert("ledger", sorted(lines))
             session.insert("links", sorted(links))
+        return added
 
     def entry(self, row: Digest) -> LedgerEntry | None:
         return self.entries([row]).get(row)

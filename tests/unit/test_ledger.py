@@ -89,8 +89,8 @@ def test_a_data_sets_part_of_the_ledger_has_one_digest_for_each_content(terms: l
 
 
 def test_the_first_entry_stands_and_parents_are_added(ledger: SqlLedger) -> None:
-    ledger.record([entry(3, parents=(1,))])
-    ledger.record([entry(3, "somebody else", parents=(2,), licence="MIT")])
+    assert ledger.record([entry(3, parents=(1,))]) == 1
+    assert ledger.record([entry(3, "somebody else", parents=(2,), licence="MIT"), entry(4), entry(5)]) == 2
     assert ledger.entry(row(3)) == entry(3, parents=()).model_copy(update={"parents": tuple(sorted([row(1), row(2)]))})
 
 

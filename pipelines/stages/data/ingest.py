@@ -214,7 +214,9 @@ def _records(
 
 def _entered(parts: Parts, items: list[Item]) -> list[Item]:
     """The records under the terms that the ledger has of them: of a record that was there before, the first."""
-    parts.ledger.record(LedgerEntry(row=each.name, subject=each.subject, origin=each.origin) for each in items)
+    entered = (LedgerEntry(row=each.name, subject=each.subject, origin=each.origin) for each in items)
+    if parts.ledger.record(entered) == len({each.name for each in items}):
+        return items
     entries = parts.ledger.entries(item.name for item in items)
     return [replace(item, origin=entries[item.name].origin) for item in items]
 

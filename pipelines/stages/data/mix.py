@@ -51,7 +51,7 @@ def mixture(
                         out.drop(Dropped(item, "expired", told))
                     elif item.name in offences:
                         out.drop(offences[item.name])
-                    elif draw(["mixture", product.split.seed], item.content) < decision.share:
+                    elif draw(("mixture", product.split.seed), item.content) < decision.share:
                         replayed = origin.source in replay_sources
                         candidates.append(Candidate(item.name, item.content, item.row.get("label"), replayed))
                         spool.add(item, item.content)

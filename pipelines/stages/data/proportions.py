@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
 def in_proportion(rule: MixtureRule, seed: int, rows: Iterable[Candidate]) -> dict[Digest, tuple[str, str]]:
     """Name -> (code, reason) of the rows that the proportions leave out. Raises `Refused` where no choice of rows can
     keep them."""
-    ordered = sorted(rows, key=lambda row: draw(["proportions", seed], row.content))
+    ordered = sorted(rows, key=lambda row: draw(("proportions", seed), row.content))
     dropped = _over_ceiling(rule, [row for row in ordered if not row.replayed])
     return dropped | _over_replay(rule, [row for row in ordered if row.name not in dropped])
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import Digest, canonical_json, hex_of, row_name, sha256_json
+from data_contracts.digests import Digest, canonical_json, hex_of, row_name, sha256_bytes
 from data_contracts.errors import Missing, Refused, Tampered
 from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
@@ -94,9 +94,10 @@ def load(parts: Parts, manifest: DatasetManifest) -> Iterator[Item]:
     return parts.datasets.read(manifest.root)
 
 
-def draw(salt: JsonValue, content: Digest) -> float:
+def draw(salt: tuple[str, int], content: Digest) -> float:
     """A number in [0, 1) that a row's content and the salt fix, in every installation."""
-    return int(hex_of(sha256_json([salt, content]))[:13], 16) / 16**13
+    name, seed = salt
+    return int(hex_of(sha256_bytes(f'[["{name}",{seed}],"{content}"]'.encode()))[:13], 16) / 16**13
 
 
 def derive(parts: Parts, old: Sequence[Item], new: Sequence[Row]) -> list[Item]:

@@ -90,7 +90,7 @@ def _assign(product: Product, items: Iterable[Item], watch: Watch) -> list[str]:
             together[f"group {row.group}"].append(index)
     links += [(members[0], other) for members in together.values() for other in members[1:]]
     leaders = groups(len(rows), links)
-    drawn = {leader: draw(["split", product.split.seed], rows[leader].content) for leader in set(leaders)}
+    drawn = {leader: draw(("split", product.split.seed), rows[leader].content) for leader in set(leaders)}
     learned = {leader for leader, row in zip(leaders, rows, strict=True) if row.canary}
     held_out = {leader for leader, number in drawn.items() if number < product.split.validation} - learned
     for kind in ("sft", "preference"):
