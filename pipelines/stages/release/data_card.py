@@ -29,7 +29,7 @@ _STYLE = (
     "body { margin: 0 auto; max-width: 60rem; padding: 1.25rem; font: 16px/1.5 system-ui, sans-serif } "
     "table { border-collapse: collapse; width: 100%; font-size: .875rem; } svg { max-width: 100%; height: auto; } "
     "th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; vertical-align: top; } "
-    "td, code { overflow-wrap: anywhere; }"
+    "th, td, code { overflow-wrap: anywhere; }"
 )
 
 
