@@ -7,7 +7,7 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import chain, count, islice
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from data_contracts.digests import Digest, LinesDigest, hex_of, merkle_root
 from data_contracts.errors import Missing, Tampered
 from data_contracts.ledger import ledger_digest
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Item, Row
 from pipelines.stages.protocols import Held, Sealed
 from resources.spool import Spool, origin_of
@@ -53,11 +54,9 @@ class ParquetDatasetStore:
     def write(self, items: Iterable[Item]) -> Sealed:
         """Shards are written aside and moved once the root, which names their folder, is known."""
         aside = self._make(self.folder / f".{uuid.uuid4().hex}.part")
-        rows, content = iter(items), LinesDigest()
+        content = LinesDigest()
         names = [_table(_LISTED, [[]] * 3)]
-        for number in count():
-            if not (some := list(islice(rows, _SHARD_ROWS))):
-                break
+        for number, some in enumerate(batched(items, _SHARD_ROWS)):
             lines = [(item.name, item.subject, item.origin.text, item.text) for item in some]
             content.add(map(" ".join, lines))
             table = _table(_ROWS, list(zip(*lines, strict=True)))
@@ -86,6 +85,11 @@ class ParquetDatasetStore:
     def _stored(self, root: Digest) -> Iterator[tuple[str, ...]]:
         self._listed(root)
         for path in sorted(self._home(root).glob("rows-*.parquet")):
+            with _opened(path) as file:
+                if file.schema_arrow.names != _ROWS.names:
+                    raise Tampered(
+                        f"{path} does not have the columns of rows: an earlier version wrote it; run it anew"
+                    )
             yield from _read(path)
 
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]:
@@ -103,10 +107,10 @@ class ParquetDatasetStore:
             )
 
     def quarantine(self, action_key: Digest, dropped: Iterable[tuple[Item, str]]) -> Digest:
-        rows, names = iter(dropped), list[Digest]()
+        names = list[Digest]()
 
         def tables() -> Iterator[pa.Table]:
-            while some := list(islice(rows, _SHARD_ROWS)):
+            for some in batched(dropped, _SHARD_ROWS):
                 names.extend(item.name for item, _ in some)
                 lines = ((item.name, item.subject, reason, item.text) for item, reason in some)
                 yield _table(_DROPPED, list(zip(*lines, strict=True)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.ledger import Origin
 from pipelines.stages.data.item import Item
 
-RUN = 10_000
+_RUN = 10_000
 _READ = 512
 _COLUMNS = pa.schema([(name, pa.string()) for name in ("order", "name", "note", "subject", "origin", "row")])
 Line = tuple[str, str, str, str, str, str]
@@ -35,7 +35,7 @@ class Spool:
 
     def add(self, item: Item, order: str, note: str = "") -> None:
         self._fresh.append((order, item.name, note, item.subject, item.origin.text, item.text))
-        if len(self._fresh) == RUN:
+        if len(self._fresh) == _RUN:
             self._spill()
 
     def __iter__(self) -> Iterator[tuple[Item, str]]:

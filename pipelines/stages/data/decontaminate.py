@@ -6,9 +6,10 @@ from data_contracts.digests import sha256_json
 from data_contracts.manifests import DatasetManifest
 from evals.suite import protected_texts
 from pipelines.recipes.product import Product
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.contamination import OVERLAP, RUN, SIMILARITY, Contamination
 from pipelines.stages.data.item import Dropped
-from pipelines.stages.data.rows import Outcome, Outlet, batched, load, step
+from pipelines.stages.data.rows import Outcome, Outlet, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.protocols import Parts
 

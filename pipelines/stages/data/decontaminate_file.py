@@ -1,13 +1,12 @@
 """A file without the items of an evaluation set, apart from any product."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import BadInput
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.contamination import SIMILARITY, Contamination
-from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
 from pipelines.stages.protocols import Embedder
 
@@ -36,7 +35,7 @@ def decontaminate_file(
     contamination = Contamination(items, embedder, similarity)
     told = Report()
     with whole_file(target) as handle:
-        for batch in _batches(rows(source, told if skip_bad else None)):
+        for batch in batched(rows(source, told if skip_bad else None), _BATCH):
             texts = [text_of(source, line, row, field) for line, row in batch]
             for (line, row), text, hit in zip(batch, texts, contamination.find(texts), strict=True):
                 told.rows_in += 1
@@ -49,8 +48,3 @@ def decontaminate_file(
         found = told.payload()
         write_report(report, found)
     return found
-
-
-def _batches(numbered: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
-    while batch := list(islice(numbered, _BATCH)):
-        yield batch

@@ -19,10 +19,11 @@ from data_contracts.ratings import Label
 from data_contracts.rowcheck import Repeats, check_row
 from pipelines.recipes.product import Product, Source
 from pipelines.stages.data.adjudicate import Ballot, ratings_of
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.convert import convert
 from pipelines.stages.data.item import Dropped, Item, Row
 from pipelines.stages.data.origins import Origins
-from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, named, step
+from pipelines.stages.data.rows import Outcome, Outlet, derive, load, named, step
 from pipelines.stages.data.sources import Record, fetch, read
 from pipelines.stages.data.unfit import without_unfit
 from pipelines.stages.protocols import Parts

@@ -3,9 +3,9 @@ alike in what an embedding hardly sees."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.near import Copy, words
 from pipelines.stages.data.wording import says_the_same
 from pipelines.stages.protocols import Embedder
@@ -34,8 +34,7 @@ class Meaning:
     def ahead(self, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """The texts as `copies` takes them, each batch embedded before its first is handed on."""
         wordings = None if self._wordings is None else iter(self._wordings)
-        numbered = enumerate(texts)
-        while batch := list(islice(numbered, _BATCH)):
+        for batch in batched(enumerate(texts), _BATCH):
             self._embed([(n, next(wordings) if wordings else Wording("", (text[0],))) for n, text in batch])
             for _, text in batch:
                 yield text

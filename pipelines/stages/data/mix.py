@@ -10,9 +10,10 @@ from data_contracts.contract import DataContract, Terms
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import check_human_floor, judge, load_policy
 from pipelines.recipes.product import Product
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Dropped, Item
 from pipelines.stages.data.proportions import Candidate, in_proportion
-from pipelines.stages.data.rows import Outcome, Outlet, batched, draw, load, step
+from pipelines.stages.data.rows import Outcome, Outlet, draw, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.data.toxicity import offending
 from pipelines.stages.protocols import LanguageDetector, Parts

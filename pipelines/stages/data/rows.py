@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -17,10 +16,6 @@ from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import check_dataset
 from pipelines.stages.data.item import Dropped, Item, Row
 from pipelines.stages.protocols import ROWS_LOCK, Parts, Sealed, Spool
-
-T = TypeVar("T")
-
-_BATCH = 5_000
 
 
 @dataclass(frozen=True)
@@ -62,12 +57,6 @@ class Outlet:
                 raise Refused(f"{len(gone)} subjects were erased meanwhile: run the step again, which leaves them out")
             sealed = parts.datasets.write(item for item, _ in self._kept)
             return sealed, parts.datasets.quarantine(key, self._dropped)
-
-
-def batched(things: Iterable[T], size: int = _BATCH) -> Iterator[list[T]]:
-    left = iter(things)
-    while some := list(islice(left, size)):
-        yield some
 
 
 def named(parts: Parts, rows: Sequence[tuple[str, Origin, Row]]) -> list[Item]:

@@ -15,10 +15,11 @@ from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import PiiRule, load_policy
 from pipelines.recipes.product import ROOT, Product
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.item import Item, Row, content_of
-from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, load, step
+from pipelines.stages.data.rows import Outcome, Outlet, derive, load, step
 from pipelines.stages.data.scrub_text import Operator, made
 from pipelines.stages.data.substitutes import assign
 from pipelines.stages.protocols import Finding, Parts, PiiAnalyzer

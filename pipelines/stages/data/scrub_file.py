@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import BadInput
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
 from pipelines.stages.data.scrub_text import Operator, leaves, read_as, scrubbed
@@ -60,8 +60,7 @@ def scrub_file(
     waiting: list[list[Row]] = []
 
     def batches() -> Iterator[list[str]]:
-        numbered = rows(source)
-        while batch := list(islice(numbered, BATCH_ROWS)):
+        for batch in batched(rows(source), BATCH_ROWS):
             texts = [_text(source, line, row, field) for line, row in batch]
             waiting.append([row for _, row in batch])
             yield texts

@@ -8,10 +8,11 @@ from data_contracts.digests import Digest, merkle_root
 from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
+from pipelines.stages.data.batches import batched
 from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.item import Item
 from pipelines.stages.data.near import groups, near_pairs
-from pipelines.stages.data.rows import Outcome, Outlet, batched, derive, draw, load, step
+from pipelines.stages.data.rows import Outcome, Outlet, derive, draw, load, step
 from pipelines.stages.data.texts import asked
 from pipelines.stages.protocols import Parts
 
