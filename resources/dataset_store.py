@@ -87,9 +87,7 @@ class ParquetDatasetStore:
         for path in sorted(self._home(root).glob("rows-*.parquet")):
             with _opened(path) as file:
                 if file.schema_arrow.names != _ROWS.names:
-                    raise Tampered(
-                        f"{path} does not have the columns of rows: an earlier version wrote it; run it anew"
-                    )
+                    raise Tampered(f"{path} lacks columns of rows: an earlier version wrote it; make the home anew")
             yield from _read(path)
 
     def names(self, root: Digest) -> Sequence[tuple[Digest, str]]:

@@ -91,6 +91,12 @@ def test_a_file_that_is_no_parquet_and_a_lost_set_are_reported(parts: DataParts,
         parts.datasets.names(DIGEST)
 
 
+def test_rows_that_an_earlier_version_wrote_are_named_as_such(parts: DataParts, manifest: DatasetManifest) -> None:
+    pq.write_table(pq.read_table(shard(parts, manifest)).drop_columns("origin"), shard(parts, manifest))
+    (problem,) = check_dataset(parts, manifest)
+    assert (problem.kind, "an earlier version wrote it" in problem.text) == ("tampered", True)
+
+
 def test_a_lost_quarantine_is_reported(parts: DataParts, manifest: DatasetManifest) -> None:
     (held,) = parts.datasets.read_quarantine(manifest.action_key)
     assert held[2] == "planted: it is the sixth"
