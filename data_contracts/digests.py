@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import rfc8785
 from pydantic import StringConstraints
+from typing_extensions import Buffer
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
@@ -127,6 +128,10 @@ class LinesDigest:
         while some := list(islice(left, _LINES)):
             self._hasher.update("\n".join([*some, ""]).encode())
 
+    def add_bytes(self, lines: Buffer) -> None:
+        """Whole lines in UTF-8, each with its line break."""
+        self._hasher.update(lines)
+
     @property
     def digest(self) -> Digest:
         return "sha256:" + self._hasher.hexdigest()
@@ -138,7 +143,7 @@ def merkle_root(names: Iterable[Digest]) -> Digest:
     Sorting makes it independent of row order, batching and engine; a repeated name counts twice.
     """
     sha256 = hashlib.sha256
-    level = [sha256(b"\x00" + _raw(name)).digest() for name in sorted(names)]
+    level = [sha256(b"\x00" + raw(name)).digest() for name in sorted(names)]
     if not level:
         return sha256_bytes(b"")
     while len(level) > 1:
@@ -147,9 +152,12 @@ def merkle_root(names: Iterable[Digest]) -> Digest:
     return "sha256:" + level[0].hex()
 
 
-def _raw(name: Digest) -> bytes:
+def raw(name: Digest) -> bytes:
     """The 32 bytes of a digest, four times as fast as by `hex_of`. Raises ``ValueError`` for what is none."""
-    raw = bytes.fromhex(name[7:])
-    if len(raw) != 32 or len(name) != 71:
+    try:
+        found = bytes.fromhex(name[7:])
+    except ValueError:
+        found = b""
+    if len(found) != 32 or len(name) != 71:
         raise ValueError(f"not a digest: {name!r} (expected sha256:<64 hex>)")
-    return raw
+    return found

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from data_contracts.errors import BadInput, Unavailable
-from resources.sqlite import connect, create
+from resources.sqlite import create, open_file
 
 Value = str | bytes | int | None
 
@@ -39,13 +39,28 @@ class Database(Protocol):
 
 class SqliteDatabase:
     def __init__(self, path: Path, tables: str) -> None:
-        self.path = path
+        self.path, self._tables = path, tables
+        self._lock = threading.Lock()
+        self._open: sqlite3.Connection | None = None
+        self._file = (0, 0)
         create(path, tables)
 
     @contextmanager
     def session(self) -> Iterator["_SqliteSession"]:
-        with connect(self.path) as connection:
+        """On a connection that is kept, since the last one to close writes the whole log back; one session at a
+        time."""
+        with self._lock, self._connected() as connection:
             yield _SqliteSession(connection)
+
+    def _connected(self) -> sqlite3.Connection:
+        """Another one in a child process, and when the file was taken away from under it."""
+        if not self.path.exists():
+            create(self.path, self._tables)
+        file = os.getpid(), self.path.stat().st_ino
+        if self._open is None or self._file != file:
+            self._open, self._file = open_file(self.path, shared=True), file
+            weakref.finalize(self, self._open.close)
+        return self._open
 
 
 class _SqliteSession:

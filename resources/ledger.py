@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
-from data_contracts.digests import Digest, hex_of, sha256_json
+from data_contracts.digests import Digest, hex_of, raw, sha256_json
 from data_contracts.ledger import Expiring, LedgerEntry, Origin
 from resources.database import Database, PostgresDatabase, Session, SqliteDatabase
 
@@ -170,7 +170,7 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _bytes(name: Digest) -> bytes:
-    return bytes.fromhex(hex_of(name))
+    return raw(name)
 
 
 def _digest(name: bytes) -> Digest:

@@ -16,8 +16,8 @@ from pipelines.stages.data.item import Item
 
 _RUN = 10_000
 _READ = 512
-_COLUMNS = pa.schema([(name, pa.string()) for name in ("order", "name", "note", "subject", "origin", "row")])
-Line = tuple[str, str, str, str, str, str]
+_COLUMNS = pa.schema([(name, pa.string()) for name in ("order", "name", "note", "subject", "origin", "row", "content")])
+Line = tuple[str, str, str, str, str, str, str]
 
 
 class Spool:
@@ -34,7 +34,7 @@ class Spool:
             run.close()
 
     def add(self, item: Item, order: str, note: str = "") -> None:
-        self._fresh.append((order, item.name, note, item.subject, item.origin.text, item.text))
+        self._fresh.append((order, item.name, note, item.subject, item.origin.text, item.text, item.content))
         if len(self._fresh) == _RUN:
             self._spill()
 
@@ -42,7 +42,8 @@ class Spool:
         """By order, then name."""
         self._fresh.sort()
         lines = heapq.merge(*map(_read, self._runs), self._fresh, key=itemgetter(0, 1)) if self._runs else self._fresh
-        return ((Item(name, subject, origin_of(origin), text), note) for _, name, note, subject, origin, text in lines)
+        for _, name, note, subject, origin, text, content in lines:
+            yield Item(name, subject, origin_of(origin), text).known_as(content), note
 
     def _spill(self) -> None:
         self._fresh.sort()

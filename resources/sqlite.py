@@ -19,10 +19,15 @@ def create(path: Path, script: str) -> None:
         connection.executescript(script)
 
 
+def open_file(path: Path, shared: bool = False) -> sqlite3.Connection:
+    """A connection that waits for others; ``shared``: several threads use it, one at a time."""
+    return sqlite3.connect(path, timeout=60, check_same_thread=not shared)
+
+
 @contextmanager
 def connect(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection of its own, committed at the end, rolled back on an error."""
-    connection = sqlite3.connect(path, timeout=60)
+    connection = open_file(path)
     try:
         with connection:
             yield connection

@@ -186,3 +186,20 @@ def test_the_sqlite_file_is_private(tmp_path: Path) -> None:
     open_ledger("", path).record([entry(1)])
     assert path.stat().st_mode & 0o777 == 0o600
     shutil.rmtree(path.parent)
+
+
+def test_a_file_that_is_taken_away_is_made_anew(tmp_path: Path) -> None:
+    ledger = open_ledger("", tmp_path / "ledger.sqlite")
+    ledger.record([entry(1)])
+    for path in tmp_path.glob("ledger.sqlite*"):
+        path.unlink()
+    assert ledger.entry(row(1)) is None
+    ledger.record([entry(2)])
+    assert open_ledger("", tmp_path / "ledger.sqlite").entry(row(2)) == entry(2)
+
+
+def test_threads_share_one_ledger(tmp_path: Path) -> None:
+    ledger = open_ledger("", tmp_path / "ledger.sqlite")
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda number: ledger.record([entry(number)]), range(40))) == 40
+    assert not ledger.missing([row(number) for number in range(40)])

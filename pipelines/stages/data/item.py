@@ -28,6 +28,11 @@ class Item:
         found: Row = json.loads(self.text)
         return found
 
+    def known_as(self, content: Digest) -> "Item":
+        """This item, of which `content` was taken before."""
+        self.__dict__["content"] = content  # where a cached property keeps its value
+        return self
+
     @cached_property
     def content(self) -> Digest:
         """Digest of what the row says, apart from the installation's names: all but ``record``."""

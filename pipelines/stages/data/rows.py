@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import Digest, canonical_json, hex_of, row_name, sha256_bytes
+from data_contracts.digests import Digest, canonical_json, raw, row_name, sha256_bytes
 from data_contracts.errors import Missing, Refused, Tampered
 from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import Counts, DatasetManifest, SourceRef
@@ -61,12 +61,9 @@ class Outlet:
 
 def named(parts: Parts, rows: Sequence[tuple[str, Origin, Row]]) -> list[Item]:
     """Name (subject, origin, row) triples under their subjects' keys, which are made where there are none."""
+    texts = [(subject, origin, canonical_json(row).decode()) for subject, origin, row in rows]
     keys = parts.keyring.keys(subject for subject, _, _ in rows)
-    texts = [canonical_json(row).decode() for _, _, row in rows]
-    return [
-        Item(row_name(keys[subject], text), subject, origin, text)
-        for (subject, origin, _), text in zip(rows, texts, strict=True)
-    ]
+    return [Item(row_name(keys[subject], text), subject, origin, text) for subject, origin, text in texts]
 
 
 def load(parts: Parts, manifest: DatasetManifest) -> Iterator[Item]:
@@ -86,7 +83,8 @@ def load(parts: Parts, manifest: DatasetManifest) -> Iterator[Item]:
 def draw(salt: tuple[str, int], content: Digest) -> float:
     """A number in [0, 1) that a row's content and the salt fix, in every installation."""
     name, seed = salt
-    return int(hex_of(sha256_bytes(f'[["{name}",{seed}],"{content}"]'.encode()))[:13], 16) / 16**13
+    first = raw(sha256_bytes(f'[["{name}",{seed}],"{content}"]'.encode()))[:7]
+    return (int.from_bytes(first) >> 4) / 16**13
 
 
 def derive(parts: Parts, old: Sequence[Item], new: Sequence[Row]) -> list[Item]:
