@@ -10,6 +10,10 @@ from pydantic import Field, JsonValue
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 
+Method = Literal["full", "lora", "qlora", "dora"]
+Stage = Literal["sft", "preference", "kto", "reward", "grpo", "distill"]
+"""What a training run learns by: SFT, or the objective that follows it."""
+
 
 class Counts(Frozen):
     """Rows in = rows out + dropped. ``dropped`` maps reason -> rows, each of which lies in quarantine."""
@@ -68,8 +72,8 @@ class CheckpointManifest(Frozen):
 
     kind: Literal["checkpoint"] = "checkpoint"
     product: str
-    stage: Literal["sft", "preference"]
-    method: Literal["full", "lora", "qlora"]
+    stage: Stage
+    method: Method
     base: Digest
     template: Digest
     recipe: Digest
@@ -91,7 +95,7 @@ class ModelManifest(Frozen):
     base: Digest
     template: Digest
     weights: Digest
-    method: Literal["full", "lora", "qlora"]
+    method: Method
     rank: int | None
     checkpoint: Digest
     datasets: tuple[Digest, ...]

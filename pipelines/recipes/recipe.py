@@ -8,27 +8,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
+from data_contracts.manifests import Method, Stage
+from pipelines.recipes.objectives import Distill, Grpo, Kto, Preference, RewardModel, Schedule, Sft
 
 FOLDER = Path(__file__).parent
-
-LossType = Literal[
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-]
-SMOOTHED: frozenset[str] = frozenset({"robust", "exo_pair"})
+TUNING: tuple[Stage, ...] = ("preference", "kto", "reward", "grpo", "distill")
+"""The objectives of which one may follow SFT."""
 
 
 class Lora(Frozen):
@@ -50,62 +35,60 @@ class Guards(Frozen):
     """Stop when the gradient norm, before clipping, exceeds this."""
 
 
-class Schedule(Frozen):
-    """One run of the optimizer over ``steps`` steps of ``batch_size`` * ``accumulate`` rows."""
-
-    learning_rate: float = Field(gt=0)
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    accumulate: int = Field(ge=1)
-    warmup_steps: int = Field(ge=0)
-    scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"]
-    weight_decay: float = Field(ge=0)
-    clip_norm: float = Field(gt=0)
-    checkpoint_every: int = Field(ge=1)
-    eval_every: int = Field(ge=1)
-    eval_rows: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _ends_with_an_evaluation(self) -> Self:
-        if self.steps % self.eval_every:
-            raise ValueError(f"eval_every {self.eval_every} must divide steps {self.steps}: the last step is evaluated")
-        return self
-
-
-class Preference(Frozen):
-    """DPO (Rafailov et al., 2023, arXiv:2305.18290) and its relatives; several loss types are summed."""
-
-    loss_type: tuple[LossType, ...] = Field(min_length=1)
-    beta: float = Field(gt=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    schedule: Schedule
-
-    @model_validator(mode="after")
-    def _smoothing_acts(self) -> Self:
-        if bool(SMOOTHED & set(self.loss_type)) != (self.label_smoothing > 0):
-            raise ValueError(f"label_smoothing is for the loss types {sorted(SMOOTHED)}, which need it, and no other")
-        return self
-
-
 class Recipe(Frozen):
-    """``preference`` may be null: then the model is what SFT left."""
+    """SFT, and after it at most one more objective; without one the model is what SFT left."""
 
-    method: Literal["full", "lora", "qlora"]
+    method: Method
     precision: Literal["auto", "bf16", "fp32"]
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "adafactor"]
     seed: int = Field(ge=0)
+    deterministic: bool = True
+    """Refuse operations whose result may differ from run to run, so that equal jobs leave equal bytes."""
     max_length: int = Field(ge=16)
     activation_checkpointing: bool
     lora: Lora | None
     guards: Guards
-    sft: Schedule
-    preference: Preference | None
+    sft: Sft
+    preference: Preference | None = None
+    kto: Kto | None = None
+    reward: RewardModel | None = None
+    grpo: Grpo | None = None
+    distill: Distill | None = None
 
     @model_validator(mode="after")
     def _lora_where_it_acts(self) -> Self:
         if (self.lora is None) != (self.method == "full"):
-            raise ValueError("lora is needed for the methods lora and qlora, and must be null for full")
+            raise ValueError("lora is needed for the methods lora, qlora and dora, and must be null for full")
         return self
+
+    @model_validator(mode="after")
+    def _one_objective_after_sft(self) -> Self:
+        named = [name for name in TUNING if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)}: one objective follows SFT; set the others to null")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> Self:
+        for section in (self.grpo, self.distill):
+            if section is not None and section.max_tokens >= self.max_length:
+                raise ValueError(
+                    f"max_tokens {section.max_tokens} leaves no room for a prompt in max_length {self.max_length}: "
+                    "lower it or raise max_length"
+                )
+        return self
+
+    @property
+    def tuning(self) -> Stage | None:
+        """The objective that follows SFT, if any."""
+        return next((name for name in TUNING if getattr(self, name) is not None), None)
+
+    def schedule(self, stage: Stage) -> Schedule:
+        """Raises `BadInput` when the recipe has no such section."""
+        section: Sft | Preference | Kto | RewardModel | Grpo | Distill | None = getattr(self, stage)
+        if section is None:
+            raise BadInput(f"the recipe has no {stage} section: add one, or run another stage")
+        return section.schedule
 
     def resolved(self, native_bf16: bool) -> "Recipe":
         """With ``auto`` made definite, so that its digest says what was computed: processors without bfloat16
@@ -114,8 +97,8 @@ class Recipe(Frozen):
         return self.model_copy(update={"precision": definite}) if self.precision == "auto" else self
 
     def for_sft(self) -> "Recipe":
-        """The part that SFT depends on: a change of the preference section leaves its result valid."""
-        return self.model_copy(update={"preference": None})
+        """The part that SFT depends on: a change of what follows it leaves its result valid."""
+        return self.model_copy(update=dict.fromkeys(TUNING))
 
 
 def load_recipe(name: str | Path) -> Recipe:

@@ -44,7 +44,7 @@ def make_recipe(method: str = "lora", **changes: Any) -> Recipe:
             "activation_checkpointing": False,
             "lora": None if method == "full" else lora,
             "guards": {"max_loss_ratio": 10.0, "window": 4, "max_grad_norm": 10000.0},
-            "sft": _SCHEDULE | sft,
+            "sft": {"schedule": _SCHEDULE | sft},
             "preference": {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": _SCHEDULE | dpo},
             **changes,
         }

@@ -41,13 +41,13 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "section", "words"),
     [
-        ({"eval_every": 7}, "sft", "eval_every 7 must divide steps 240"),
+        ({"eval_every": 7}, "sft.schedule", "eval_every 7 must divide steps 240"),
         ({"method": "full"}, "", "must be null for full"),
         ({"lora": None}, "", "lora is needed"),
         ({"loss_type": ["orpo"]}, "preference", r"preference\.loss_type\.0"),
         ({"loss_type": ["robust"]}, "preference", "label_smoothing"),
         ({"label_smoothing": 0.1}, "preference", "label_smoothing"),
-        ({"learning_rate": 0}, "sft", r"sft\.learning_rate"),
+        ({"learning_rate": 0}, "sft.schedule", r"sft\.schedule\.learning_rate"),
     ],
 )
 def test_a_value_that_cannot_act_is_refused(tmp_path: Path, change: dict[str, Any], section: str, words: str) -> None:

@@ -17,7 +17,7 @@ from trl.trainer import utils as trl_utils
 
 from data_contracts.errors import BadInput, Tampered, Unavailable
 from data_contracts.records import ChatExample, PreferencePair
-from pipelines.recipes.recipe import Schedule
+from pipelines.recipes.objectives import Schedule
 from pipelines.stages.train.checkpoints import SEAL, is_whole, newest_whole, seal, step_of
 from pipelines.stages.train.environment import describe
 from pipelines.stages.train.guards import Watchman
@@ -42,7 +42,7 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
     ``None`` when it was told to stop: the run directory then holds a checkpoint to resume from.
     """
     files = RunFiles(job.run_dir)
-    recipe, schedule = job.recipe, schedule_of(job)
+    recipe, schedule = job.recipe, job.recipe.schedule(job.stage)
     # Every result, and so every name made from it, must come out the same from the same job.
     torch.use_deterministic_algorithms(True)
     # That would fill memory before it is used, to find reads of unset memory: 7 % of a step.
@@ -85,14 +85,6 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
     return TrainResult(step=step, metrics=_metrics(points, step, train), curve=points, environment=describe())
 
 
-def schedule_of(job: TrainJob) -> Schedule:
-    if job.stage == "sft":
-        return job.recipe.sft
-    if job.recipe.preference is None:
-        raise BadInput("a preference run needs a preference section in the recipe")
-    return job.recipe.preference.schedule
-
-
 def best_step(points: Sequence[CurvePoint]) -> int:
     """The trained step with the least validation loss; the earliest of equals."""
     validated = [(point.validation_loss, point.step) for point in points if point.step and point.validation_loss]
@@ -103,7 +95,7 @@ def _rows(job: TrainJob, schedule: Schedule, tokenizer: Any) -> tuple[list[Any],
     """The rows that this run will see, checked and drawn in a fixed order."""
     kind: type[ChatExample] | type[PreferencePair] = ChatExample if job.stage == "sft" else PreferencePair
     sources: dict[Literal["train", "validation"], tuple[Path, int]] = {
-        "train": (job.train_rows, schedule.steps * schedule.batch_size * schedule.accumulate),
+        "train": (job.train_rows, schedule.rows),
         "validation": (job.validation_rows, schedule.eval_rows),
     }
     drawn: list[list[Any]] = []

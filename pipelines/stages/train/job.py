@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
+from data_contracts.manifests import Stage
 from pipelines.recipes.recipe import Recipe
 
 STOPPED = 75
@@ -21,7 +22,7 @@ class TrainJob(Frozen):
     """
 
     product: str
-    stage: Literal["sft", "preference"]
+    stage: Stage
     recipe: Recipe
     base: Path
     base_digest: Digest
