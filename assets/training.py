@@ -34,21 +34,26 @@ def sft(
     return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.mlflow_uri)))
 
 
-@model_asset(ins={"base": FROM_MODEL, "sft": FROM_MODEL, "preferences": FROM_DATA}, kinds={"trl", "peft"}, pool="gpu")
+@model_asset(
+    ins={"base": FROM_MODEL, "sft": FROM_MODEL, "splits": FROM_DATA, "preferences": FROM_DATA},
+    kinds={"trl", "peft"},
+    pool="gpu",
+)
 def preference_tuned(
     context: dg.AssetExecutionContext,
     line: dg.ResourceParam[Line],
     base: BaseManifest,
     sft: CheckpointManifest,
+    splits: DatasetManifest,
     preferences: DatasetManifest,
 ) -> dg.MaterializeResult[CheckpointManifest]:
-    """Preference tuning (DPO) against the frozen SFT model; the SFT checkpoint itself when the recipe has none."""
+    """What follows SFT in the recipe (DPO and its relatives, KTO, a reward model, GRPO, distillation), from the SFT
+    weights; the SFT checkpoint itself when nothing does."""
     product = line.product(context.partition_key)
-    if load_recipe(product.file("recipe", product.recipe)).preference is None:
-        return materialized((sft, True), {"note": "the recipe has no preference stage"})
-    return _trained(
-        line, steps.preference(line, product, base, sft, preferences, PipesLauncher(context, line.mlflow_uri))
-    )
+    if load_recipe(product.file("recipe", product.recipe)).tuning is None:
+        return materialized((sft, True), {"note": "the recipe ends with SFT"})
+    launcher = PipesLauncher(context, line.mlflow_uri)
+    return _trained(line, steps.tuned(line, product, base, sft, splits, preferences, launcher))
 
 
 @model_asset(
@@ -63,8 +68,8 @@ def selected(
     splits: DatasetManifest,
 ) -> dg.MaterializeResult[ModelManifest]:
     """The candidate: the checkpoint to be judged, with all that it was made from."""
-    preference = preference_tuned if preference_tuned.stage == "preference" else None
-    made = steps.selected(line, line.product(context.partition_key), base, sft, preference, splits)
+    tuned = None if preference_tuned.stage == "sft" else preference_tuned
+    made = steps.selected(line, line.product(context.partition_key), base, sft, tuned, splits)
     return materialized(made, {"candidate": made[0].digest, "weights": made[0].weights})
 
 

@@ -67,7 +67,7 @@ class CheckpointManifest(Frozen):
 
     ``weights`` names a tree: ``adapter_model.safetensors`` with ``adapter_config.json``, or for ``full`` a whole model
     folder (weights, tokenizer, configuration) as a base has. ``curve`` names a blob of the run's losses by step,
-    ``environment`` one of the versions it ran with.
+    ``environment`` one of the versions it ran with, ``teacher`` the manifest of the model that was distilled.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -79,6 +79,7 @@ class CheckpointManifest(Frozen):
     recipe: Digest
     datasets: tuple[Digest, ...]
     parent: Digest | None = None
+    teacher: Digest | None = None
     step: int
     weights: Digest
     metrics: dict[str, float] = {}

@@ -175,3 +175,6 @@ class Distill(Frozen):
     temperature: float = Field(default=1.0, gt=0)
     """Of the student's sampling and of both distributions."""
     schedule: Schedule
+
+
+Section = Sft | Preference | Kto | RewardModel | Grpo | Distill

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 from data_contracts.manifests import Method, Stage
-from pipelines.recipes.objectives import Distill, Grpo, Kto, Preference, RewardModel, Schedule, Sft
+from pipelines.recipes.objectives import Distill, Grpo, Kto, Preference, RewardModel, Schedule, Section, Sft
 
 FOLDER = Path(__file__).parent
 TUNING: tuple[Stage, ...] = ("preference", "kto", "reward", "grpo", "distill")
@@ -83,12 +83,15 @@ class Recipe(Frozen):
         """The objective that follows SFT, if any."""
         return next((name for name in TUNING if getattr(self, name) is not None), None)
 
-    def schedule(self, stage: Stage) -> Schedule:
-        """Raises `BadInput` when the recipe has no such section."""
-        section: Sft | Preference | Kto | RewardModel | Grpo | Distill | None = getattr(self, stage)
-        if section is None:
+    def section(self, stage: Stage) -> Section:
+        """What the recipe says of an objective. Raises `BadInput` when it has no such section."""
+        found: Section | None = getattr(self, stage)
+        if found is None:
             raise BadInput(f"the recipe has no {stage} section: add one, or run another stage")
-        return section.schedule
+        return found
+
+    def schedule(self, stage: Stage) -> Schedule:
+        return self.section(stage).schedule
 
     def resolved(self, native_bf16: bool) -> "Recipe":
         """With ``auto`` made definite, so that its digest says what was computed: processors without bfloat16

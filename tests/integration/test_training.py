@@ -182,7 +182,7 @@ def test_from_base_to_the_selected_model_and_nothing_twice(tmp_path: Path, line:
     def whole() -> tuple[Any, list[bool]]:
         base, base_hit = steps.base(line, product, str(source))
         sft, sft_hit = steps.sft(line, product, base, splits, launcher)
-        dpo, dpo_hit = steps.preference(line, product, base, sft, preferences, launcher)
+        dpo, dpo_hit = steps.tuned(line, product, base, sft, splits, preferences, launcher)
         model, model_hit = steps.selected(line, product, base, sft, dpo, splits)
         return (base, sft, dpo, model), [base_hit, sft_hit, dpo_hit, model_hit]
 
@@ -251,5 +251,6 @@ def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> 
 def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Line) -> None:
     product = _product(tmp_path, make_recipe(preference=None))
     base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
-    with pytest.raises(Refused, match="has no preference section"):
-        steps.preference(line, product, base, None, _dataset(line, "preferences"), InProcessOfItsOwn())  # type: ignore[arg-type]
+    sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
+    with pytest.raises(Refused, match="ends with SFT: add one of the sections preference, kto, "):
+        steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]

@@ -15,10 +15,11 @@ STOPPED = 75
 
 
 class TrainJob(Frozen):
-    """One training run. Row files are JSON lines of `ChatExample` (sft) or `PreferencePair` (preference), and
-    ``row_names`` names their rows, in that order, for a split.
+    """One training run. Row files are JSON lines of `ChatExample` (sft, grpo, distill) or `PreferencePair` (preference,
+    kto, reward), and ``row_names`` names their rows, in that order, for a split.
 
-    ``parent`` is the folder of the SFT weights that a preference run starts from and compares itself with.
+    ``parent`` is the folder of the SFT weights that a later stage starts from and compares itself with; ``teacher`` is
+    the folder of the model that a distilled one learns from.
     """
 
     product: str
@@ -31,6 +32,7 @@ class TrainJob(Frozen):
     validation_rows: Path
     row_names: dict[Literal["train", "validation"], tuple[Digest, ...]]
     parent: Path | None
+    teacher: Path | None = None
     run_dir: Path
 
     @model_validator(mode="after")
@@ -41,7 +43,8 @@ class TrainJob(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Training and validation at a step; ``None`` where it was not measured."""
+    """Training and validation at a step; ``None`` where it was not measured. ``reward`` is the mean of what the model's
+    own answers earned, for `grpo`; its validation loss is what they missed, 1 - reward."""
 
     step: int
     loss: float | None = None
@@ -49,6 +52,7 @@ class CurvePoint(Frozen):
     learning_rate: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    reward: float | None = None
 
 
 class TrainResult(Frozen):

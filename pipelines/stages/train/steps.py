@@ -1,4 +1,4 @@
-"""Base -> SFT -> preference -> selected. Each step returns its manifest and whether it was there already.
+"""Base -> SFT -> tuned -> selected. Each step returns its manifest and whether it was there already.
 
 The trainer is handed a folder named by the action key, so that a killed run is found again and resumed.
 """
@@ -7,16 +7,15 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import hex_of
 from data_contracts.errors import Refused, Unavailable
-from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, Stage
 from pipelines.recipes.product import Product
-from pipelines.recipes.recipe import Recipe, load_recipe
+from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
@@ -28,8 +27,23 @@ from pipelines.stages.train.launcher import TrainerLauncher
 _HERE = "pipelines.stages.train"
 _TRAINER = [
     f"{_HERE}.{name}"
-    for name in ("checkpoints", "entry", "environment", "fit", "guards", "job", "model", "rows", "watch")
-]
+    for name in (
+        *(
+            "anchor",
+            "checkpoints",
+            "drawn",
+            "entry",
+            "environment",
+            "fit",
+            "guards",
+            "job",
+            "model",
+            "parity",
+            "rewards",
+        ),
+        *("rows", "trainers", "watch"),
+    )
+] + ["evals.answers"]
 
 
 def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, bool]:
@@ -60,23 +74,32 @@ def sft(
     return _trained(parts, product, "sft", _recipe(product).for_sft(), base, splits, None, launcher)
 
 
-def preference(
+def tuned(
     parts: Parts,
     product: Product,
     base: BaseManifest,
     sft: CheckpointManifest,
+    splits: DatasetManifest,
     preferences: DatasetManifest,
     launcher: TrainerLauncher,
 ) -> tuple[CheckpointManifest, bool]:
-    """Preference tuning: goes on from the SFT weights, with the same weights, frozen, as the reference.
+    """The objective that follows SFT: goes on from the SFT weights, which, frozen, are the reference too where it needs
+    one. Pairs are learned from ``preferences``, prompts are taken from ``splits``.
 
-    The result replaces the SFT weights: one adapter to serve, not two. Raises `Refused` when the recipe has no
-    preference section.
+    The result replaces the SFT weights: one adapter to serve, not two. Raises `Refused` when the recipe names no such
+    objective.
     """
     recipe = _recipe(product)
-    if recipe.preference is None:
-        raise Refused(f"the recipe {product.recipe} has no preference section")
-    return _trained(parts, product, "preference", recipe, base, preferences, sft, launcher)
+    if recipe.tuning is None:
+        raise Refused(f"the recipe {product.recipe} ends with SFT: add one of the sections {', '.join(TUNING)}")
+    data = splits if recipe.tuning in ("grpo", "distill") else preferences
+    teacher = None if recipe.distill is None else _teacher(parts, product, recipe.distill.teacher)
+    return _trained(parts, product, recipe.tuning, recipe, base, data, sft, launcher, teacher)
+
+
+def _teacher(parts: Parts, product: Product, source: str) -> BaseManifest:
+    """The model that is learned from, as a tree in the store, found and kept like a base."""
+    return base(parts, product, source)[0]
 
 
 def selected(
@@ -84,14 +107,15 @@ def selected(
     product: Product,
     base: BaseManifest,
     sft: CheckpointManifest,
-    preference: CheckpointManifest | None,
+    tuned: CheckpointManifest | None,
     splits: DatasetManifest,
 ) -> tuple[ModelManifest, bool]:
-    """The candidate. Within a stage the trainer kept the best validated step; here preference tuning is taken when
-    it lowered the validation loss of its own pairs below that of the SFT weights it started from, else SFT."""
+    """The candidate. Within a stage the trainer kept the best validated step; here what followed SFT is taken when it
+    lowered the validation loss of its own rows below that of the SFT weights it started from, else SFT. A reward model
+    is never taken: it scores answers, and gives none."""
     recipe = _recipe(product)
-    checkpoint = sft if preference is None or not _improved(preference) else preference
-    inputs = [base.digest, sft.digest, splits.digest, *([] if preference is None else [preference.digest])]
+    checkpoint = sft if tuned is None or tuned.stage == "reward" or not _improved(tuned) else tuned
+    inputs = [base.digest, sft.digest, splits.digest, *([] if tuned is None else [tuned.digest])]
     key = action_key("train/selected", code_version(f"{_HERE}.steps"), recipe.payload(), inputs)
 
     def work() -> ModelManifest:
@@ -125,15 +149,17 @@ def _recipe(product: Product) -> Recipe:
 def _trained(
     parts: Parts,
     product: Product,
-    stage: Literal["sft", "preference"],
+    stage: Stage,
     recipe: Recipe,
     base: BaseManifest,
     data: DatasetManifest,
     parent: CheckpointManifest | None,
     launcher: TrainerLauncher,
+    teacher: BaseManifest | None = None,
 ) -> tuple[CheckpointManifest, bool]:
     template = product.file("template", product.template)
-    inputs = [base.digest, product.template_digest(), data.digest, *([] if parent is None else [parent.digest])]
+    made_from = [each.digest for each in (parent, teacher) if each is not None]
+    inputs = [base.digest, product.template_digest(), data.digest, *made_from]
     config: dict[str, JsonValue] = {"product": product.name, "recipe": recipe.payload()}
     key = action_key(f"train/{stage}", code_version(*_TRAINER), config, inputs, recipe.seed)
     run_dir = parts.home.resolve() / "training" / hex_of(key)
@@ -148,6 +174,7 @@ def _trained(
         validation_rows=RunFiles(run_dir).rows / "validation.jsonl",
         row_names={},
         parent=None if parent is None else parts.store.tree(parent.weights),
+        teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
     )
 
@@ -171,6 +198,7 @@ def _trained(
             recipe=parts.store.put_manifest(recipe),
             datasets=tuple(dict.fromkeys([*(parent.datasets if parent else ()), data.digest])),
             parent=None if parent is None else parent.digest,
+            teacher=None if teacher is None else teacher.digest,
             step=result.step,
             weights=parts.store.put_tree(RunFiles(run_dir).weights),
             metrics=result.metrics,

@@ -19,6 +19,8 @@ _CURVE = {
     "eval_loss": "validation_loss",
     "eval_mean_token_accuracy": "validation_accuracy",
     "eval_rewards/accuracies": "validation_accuracy",
+    "eval_accuracy": "validation_accuracy",
+    "reward": "reward",
 }
 
 
@@ -29,13 +31,22 @@ class Stop:
 
 
 def curve(history: Sequence[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    """The trainer's log as one point a step. Validation accuracy: of tokens for SFT, of pairs for preferences."""
+    """The trainer's log as one point a step. Validation accuracy: of tokens for SFT, of pairs for preferences and
+    rewards. Where answers earn rewards, the validation loss is what they missed: 1 - reward."""
     points: dict[int, dict[str, Any]] = {}
     for entry in history:
         known = {ours: float(entry[theirs]) for theirs, ours in _CURVE.items() if theirs in entry}
+        if "eval_reward" in entry:
+            known["validation_loss"] = 1 - float(entry["eval_reward"])
         if known:
             points.setdefault(int(entry["step"]), {}).update(known)
     return tuple(CurvePoint(step=step, **points[step]) for step in sorted(points))
+
+
+def stalled(points: Sequence[CurvePoint], patience: int | None) -> bool:
+    """Whether the last ``patience`` validations all missed the least validation loss of those before them."""
+    losses = [point.validation_loss for point in points if point.step and point.validation_loss is not None]
+    return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types; its callbacks are subclasses
@@ -43,12 +54,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         self,
         watchman: Watchman,
         clip_norm: float,
+        patience: int | None,
         files: RunFiles,
         sinks: Sequence[Sink],
         stop: Stop,
         save: Callable[[Path], None],
     ) -> None:
-        self.watchman, self.clip_norm, self.files = watchman, clip_norm, files
+        self.watchman, self.clip_norm, self.patience, self.files = watchman, clip_norm, patience, files
         self.sinks, self.stop, self.save = sinks, stop, save
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -72,6 +84,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         self.watchman.check_validation(state.global_step, float(kwargs["metrics"]["eval_loss"]))
         if state.global_step > 0:
             self.save(self.files.sweep / f"step-{state.global_step}")
+        if stalled(curve(state.log_history), self.patience):
+            control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step
