@@ -1,10 +1,11 @@
 """A recipe file: how a model is trained. Every field acts; a key that is not listed here is an error."""
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
@@ -107,16 +108,42 @@ class Recipe(Frozen):
 def load_recipe(name: str | Path) -> Recipe:
     """Read ``pipelines/recipes/NAME.yaml``, or a path to a recipe file.
 
-    Raises `BadInput` that names the file and the key.
+    Raises `BadInput` that names the file and the keys.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise BadInput(f"no recipe {str(name)!r}: no file {path} (known recipes: {known})")
+    found = read_recipe(path)
+    if not isinstance(found, Recipe):
+        raise BadInput(f"{path}: {'; '.join(found)}")
+    return found
+
+
+def read_recipe(path: Path) -> Recipe | list[str]:
+    """The recipe in a file, or what is wrong with it, key by key with the remedy. Raises `BadInput` for no YAML."""
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise BadInput(f"{path}: {found}") from error
+        return [_problem(each["type"], each["loc"], each["msg"]) for each in error.errors()]
+
+
+def _problem(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    key = ".".join(map(str, place)) or "recipe"
+    if kind == "extra_forbidden":
+        near = get_close_matches(str(place[-1]), _keys(Recipe), n=1)
+        return f"{key}: there is no such key here; {f'did you mean {near[0]}?' if near else 'remove it'}"
+    if kind == "missing":
+        return f"{key}: this key is needed; add it (billing-assistant.yaml explains each)"
+    return f"{key}: {message.removeprefix('Value error, ')}"
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    """The keys of a section and of all sections below it."""
+    below = [each for field in model.model_fields.values() for each in (field.annotation, *get_args(field.annotation))]
+    inner = [_keys(each) for each in below if isinstance(each, type) and issubclass(each, BaseModel)]
+    return set(model.model_fields).union(*inner)

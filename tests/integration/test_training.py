@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _losses(points: tuple[CurvePoint, ...]) -> list[float]:
     return [point.loss for point in points if point.loss is not None]
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "dora", "full"])
 def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_base: Path, method: str) -> None:
     recipe = make_recipe(method, precision="bf16")
     sft = make_job(tmp_path / "sft", tiny_base, recipe)
@@ -66,7 +67,8 @@ def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_ba
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in weights.iterdir()}
     else:
         assert {path.name for path in weights.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
-        check_adapter(weights, sha256_bytes(b"tiny base"), max_rank=4)
+        with pytest.raises(Refused, match="DoRA") if method == "dora" else nullcontext():
+            check_adapter(weights, sha256_bytes(b"tiny base"), max_rank=4)
         assert str(tmp_path) not in (weights / "adapter_config.json").read_text()
 
 

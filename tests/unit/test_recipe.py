@@ -34,7 +34,9 @@ def test_the_gpu_recipe_is_qlora_and_the_demo_is_not_bound_to_a_gpu() -> None:
 
 def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> None:
     path = _changed(tmp_path, {"learning_rat": 0.1}, "preference.schedule")
-    with pytest.raises(BadInput, match=r"changed\.yaml: preference\.schedule\.learning_rat: Extra inputs"):
+    with pytest.raises(
+        BadInput, match=r"changed\.yaml: preference\.schedule\.learning_rat: .*did you mean learning_rate"
+    ):
         load_recipe(path)
 
 

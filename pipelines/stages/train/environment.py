@@ -29,4 +29,5 @@ def describe() -> dict[str, str]:
         "cuda": torch.version.cuda or "none",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": str(torch.get_num_threads()),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
     }

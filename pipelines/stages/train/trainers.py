@@ -66,6 +66,9 @@ def make_trainer(
         case RewardModel() as section:
             config = RewardConfig(**options, **within, center_rewards_coefficient=section.center or None)
             made = RewardTrainer(args=config, **given)
+            # Under a 4-bit base TRL makes all that is trained bfloat16, which a float32 run cannot multiply by.
+            for parameter in (each for name, each in model.named_parameters() if ".score." in name):
+                parameter.data = parameter.data.float()
         case Grpo() as section:
             config = GRPOConfig(
                 **options,
