@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.groups import asset_in
 from assets.outcome import materialized
+from assets.resuming import resumed_after_a_stop
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
 from evals import plots
 from pipelines.recipes.recipe import load_recipe
@@ -31,7 +32,8 @@ def sft(
 ) -> dg.MaterializeResult[CheckpointManifest]:
     """Supervised fine-tuning on the training split, by the product's recipe."""
     product = line.product(context.partition_key)
-    return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.mlflow_uri)))
+    with resumed_after_a_stop():
+        return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.mlflow_uri)))
 
 
 @model_asset(
@@ -53,7 +55,8 @@ def preference_tuned(
     if load_recipe(product.file("recipe", product.recipe)).tuning is None:
         return materialized((sft, True), {"note": "the recipe ends with SFT"})
     launcher = PipesLauncher(context, line.mlflow_uri)
-    return _trained(line, steps.tuned(line, product, base, sft, splits, preferences, launcher))
+    with resumed_after_a_stop():
+        return _trained(line, steps.tuned(line, product, base, sft, splits, preferences, launcher))
 
 
 @model_asset(

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """Allowed-signers file with the reviewers' keys and the log key; outside ``home``."""
     store_url: str = ""
     """fsspec URL of the artifact store; ``home``/store when empty."""
+    checkpoints: str = ""
+    """fsspec URL of the checkpoints of unfinished training runs; each run's own folder in ``home`` when empty."""
     ledger: str = ""
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
     engine: str = "local"
@@ -89,6 +91,10 @@ class Line:
     @cached_property
     def store(self) -> FsspecArtifactStore:
         return FsspecArtifactStore(self.settings.store_url or str(self.home / "store"), self.home / "cache")
+
+    @property
+    def checkpoints(self) -> str:
+        return self.settings.checkpoints
 
     @cached_property
     def locks(self) -> FileLocks:

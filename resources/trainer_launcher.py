@@ -31,7 +31,8 @@ class SubprocessLauncher:
         self.environment = environment or {}
 
     def launch(self, job_file: Path, run_dir: Path) -> None:
-        """Run to the end. Raises `Unavailable` when it was stopped, `Refused` with the trainer's reason else."""
+        """Run to the end. Raises `Refused` with the trainer's reason when it failed, `Unavailable` when it was stopped
+        or killed: run again, it goes on from its last checkpoint."""
         mlflow = {"MLFLOW_TRACKING_URI": self.mlflow_uri} if self.mlflow_uri else {}
         trainer = subprocess.Popen(
             [sys.executable, "-m", "pipelines.stages.train.entry", str(job_file)],
@@ -45,11 +46,14 @@ class SubprocessLauncher:
         except BaseException:
             self._end(trainer)
             raise
-        if code == STOPPED:
-            raise Unavailable(f"training was stopped; run the step again to go on from its checkpoint in {run_dir}")
+        failed = RunFiles(run_dir).failed
+        reason = failed.read_text() if code != 0 and failed.exists() else ""
+        if code == STOPPED or (code != 0 and not reason):
+            how = "was stopped" if code == STOPPED else f"ended with code {code} and no reason, as when it is killed"
+            raise Unavailable(
+                f"training {how}; run the step again to go on from its checkpoint in {run_dir}{reason and ': '}{reason}"
+            )
         if code != 0:
-            failed = RunFiles(run_dir).failed
-            reason = failed.read_text() if failed.exists() else "it left no reason, so it was killed or is running"
             raise Refused(f"training ended with code {code}: {reason} (run directory {run_dir})")
 
     def _end(self, trainer: "subprocess.Popen[bytes]") -> None:

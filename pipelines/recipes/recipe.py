@@ -26,14 +26,58 @@ class Lora(Frozen):
     targets: tuple[str, ...] = Field(min_length=1)
 
 
+Action = Literal["abort", "skip", "roll_back"]
+
+
+class GuardActions(Frozen):
+    """What a guard that trips does. ``abort`` ends the run. ``skip`` drops the update of this step. ``roll_back`` goes
+    back to the newest scheduled checkpoint and on from there with a lower learning rate."""
+
+    not_finite: Action = "abort"
+    """A loss or a gradient norm that is NaN or infinite."""
+    loss_spike: Action = "abort"
+    grad_norm: Action = "abort"
+    no_label: Action = "abort"
+    """A batch in which every label is masked."""
+    learning_rate: Action = "abort"
+
+
 class Guards(Frozen):
-    """When to stop before the optimizer takes a step. NaN and infinity always stop."""
+    """When to stop before the optimizer takes a step, and what to do then."""
 
     max_loss_ratio: float = Field(gt=1)
-    """Stop when the loss exceeds this many times the median of the last ``window`` losses."""
+    """Trips when the loss exceeds this many times the median of the last ``window`` losses."""
     window: int = Field(ge=2)
     max_grad_norm: float = Field(gt=0)
-    """Stop when the gradient norm, before clipping, exceeds this."""
+    """Trips when the gradient norm, before clipping, exceeds this."""
+    max_learning_rate: float | None = Field(default=None, gt=0)
+    """Trips when the optimizer is about to step at a higher rate."""
+    actions: GuardActions = GuardActions()
+    max_skips: int = Field(default=0, ge=0)
+    """So many steps of a run may be dropped; one more aborts."""
+    max_roll_backs: int = Field(default=0, ge=0)
+    roll_back_rate: float = Field(default=0.5, gt=0, lt=1)
+    """Each roll back multiplies the learning rates that follow by this."""
+
+    @model_validator(mode="after")
+    def _allowed_as_often_as_named(self) -> Self:
+        named = set(self.actions.model_dump().values())
+        for action, limit in (("skip", self.max_skips), ("roll_back", self.max_roll_backs)):
+            if (action in named) != (limit > 0):
+                raise ValueError(f"max_{action}s goes with a guard whose action is {action}: state both or neither")
+        return self
+
+
+class Probes(Frozen):
+    """What must not be lost while training: the product's suites of layer ``general`` (questions with choices) and the
+    requests to refuse among those of layer ``safety``, asked before the first step and every ``every`` steps. The run
+    is ended when a share of right answers is more than ``max_drop`` below the one at the start."""
+
+    every: int = Field(ge=1)
+    items: int = Field(ge=1)
+    """At most so many of each suite, drawn by the seed."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    max_drop: float = Field(gt=0, lt=1)
 
 
 class Recipe(Frozen):
@@ -49,6 +93,7 @@ class Recipe(Frozen):
     activation_checkpointing: bool
     lora: Lora | None
     guards: Guards
+    probes: Probes | None = None
     sft: Sft
     preference: Preference | None = None
     kto: Kto | None = None

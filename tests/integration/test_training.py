@@ -18,7 +18,7 @@ from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.item import Item
 from pipelines.stages.train import steps
-from pipelines.stages.train.checkpoints import in_order, is_whole
+from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
 from pipelines.wiring import Line, Settings
 from resources.adapters import check_adapter
@@ -95,9 +95,9 @@ def test_a_learning_rate_that_explodes_stops_before_the_weights_are_spoiled(tmp_
     failed = json.loads(RunFiles(tmp_path).failed.read_text())
     assert failed["error"] == "GuardTripped"
     assert "guards.max_loss_ratio" in failed["reason"] or "the loss is nan" in failed["reason"]
-    checkpoints = in_order(RunFiles(tmp_path).checkpoints)
-    assert checkpoints
-    assert all(is_whole(folder) for folder in checkpoints)
+    checkpoints = Checkpoints(str(RunFiles(tmp_path).checkpoints))
+    assert checkpoints.steps()
+    assert all(checkpoints.is_whole(step) for step in checkpoints.steps())
     assert not RunFiles(tmp_path).result.exists()
 
 
@@ -225,7 +225,7 @@ def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) 
         steps.sft(line, product, base, splits, Killed())
     (run_dir,) = (tmp_path / "home" / "training").iterdir()
     assert not (run_dir / "rows").exists()
-    assert in_order(run_dir / "checkpoints")
+    assert Checkpoints(str(run_dir / "checkpoints")).steps()
     resumed, hit = steps.sft(line, product, base, splits, InProcessOfItsOwn())
     assert not hit
     assert "resuming from step-4" in (run_dir / "trainer.log").read_text()

@@ -12,26 +12,31 @@ import torch.utils.deterministic as deterministic
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.utils import logging
 
+from data_contracts.digests import Digest
 from data_contracts.errors import Tampered
 from pipelines.recipes.objectives import Schedule
-from pipelines.stages.train.checkpoints import SEAL, is_whole, newest_whole, seal
+from pipelines.stages.train.checkpoints import Checkpoints, Facts
 from pipelines.stages.train.drawn import drawn_rows
 from pipelines.stages.train.environment import describe
 from pipelines.stages.train.guards import Watchman
-from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult
+from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult, Trip
+from pipelines.stages.train.keeper import Keeper
 from pipelines.stages.train.model import load_model, load_tokenizer, save_weights
-from pipelines.stages.train.note import RECIPE, Note, note_recipe
+from pipelines.stages.train.note import RECIPE, noted
+from pipelines.stages.train.probes import Prober
 from pipelines.stages.train.progress import Sink
 from pipelines.stages.train.trainers import make_trainer
-from pipelines.stages.train.watch import Stop, Watch, curve, guard_loss, stalled
+from pipelines.stages.train.watch import Stop, Watch, curve, stalled, watch_steps
 
 
-def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
+def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] = ()) -> TrainResult | None:
     """Train, or go on training, and leave the weights of the best validated step in ``run_dir/weights``.
 
-    ``None`` when it was told to stop: the run directory then holds a checkpoint to resume from.
+    ``None`` when it was told to stop: there is a checkpoint then to resume from. Raises `RollBack` to be called again
+    with its ``trips``.
     """
     files = RunFiles(job.run_dir)
+    checkpoints, sweep = Checkpoints(f"{job.kept_at}/checkpoints"), Checkpoints(f"{job.kept_at}/sweep")
     recipe, schedule = job.recipe, job.recipe.schedule(job.stage)
     # Every result, and so every name made from it, must come out the same from the same job.
     torch.use_deterministic_algorithms(recipe.deterministic)
@@ -44,36 +49,48 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop) -> TrainResult | None:
 
     tokenizer = load_tokenizer(job)
     train, validation = drawn_rows(job, "train", tokenizer), drawn_rows(job, "validation", tokenizer)
-    resume_from = _resume(files)
+    if trips:
+        checkpoints.back_to_scheduled()
+    resume_from, facts = _resume(files.work, checkpoints, recipe.digest)
     os.environ["TMPDIR"] = str(files.work)  # what `datasets` writes of rows, DPO's reference scores, goes with the run
     model = load_model(job)
     trainer = make_trainer(job, model, tokenizer, train, validation, fresh=resume_from is None)
-    watchman = Watchman(recipe.guards)
-    guard_loss(trainer, watchman)
+    watchman = Watchman(recipe.guards, trips=trips)
+    if facts is not None:
+        watchman = Watchman(recipe.guards, facts.losses, trips or facts.trips, facts.probes)
 
-    def keep(target: Path) -> None:
-        part = files.work / f"sweep-{target.name}"
+    def keep(step: int) -> None:
+        part = files.work / f"sweep-{step}"
         shutil.rmtree(part, ignore_errors=True)
         save_weights(model, tokenizer, job, part)
-        note_recipe(recipe, part)
-        seal(part, target)
+        (part / RECIPE).write_bytes(noted(recipe))
+        sweep.write_folder(step, part)
+        shutil.rmtree(part)
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Note(recipe))
-    trainer.add_callback(Watch(watchman, schedule.clip_norm, schedule.patience, files, sinks, stop, keep))
-    if stop.asked:
-        return None
-    if resume_from is not None:
-        trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
-    if not _ended(trainer.state, schedule):
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    with Keeper(job, checkpoints, watchman, schedule.checkpoint_every) as keeper:
+        watch_steps(trainer, watchman, keeper)
+        prober = None if recipe.probes is None else Prober(job, recipe.probes, model, tokenizer)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Watch(watchman, schedule.clip_norm, schedule.patience, sinks, stop, keeper, keep, prober))
+        if stop.asked:
+            return None
+        if resume_from is not None:
+            trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+        if not _ended(trainer.state, schedule):
+            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     if not _ended(trainer.state, schedule):
         return None
 
     points = curve(trainer.state.log_history)
     step = best_step(points)
-    _take(files.sweep / f"step-{step}", files.weights)
-    return TrainResult(step=step, metrics=_metrics(points, step, train), curve=points, environment=describe())
+    _take(sweep, step, files.weights)
+    return TrainResult(
+        step=step,
+        metrics=_metrics(points, step, train) | watchman.counts(),
+        curve=points,
+        environment=describe(),
+        trips=tuple(watchman.trips),
+    )
 
 
 def _ended(state: TrainerState, schedule: Schedule) -> bool:
@@ -89,21 +106,23 @@ def best_step(points: Sequence[CurvePoint]) -> int:
     return min(validated)[1]
 
 
-def _resume(files: RunFiles) -> Path | None:
-    shutil.rmtree(files.work, ignore_errors=True)
-    checkpoint, damaged = newest_whole(files.checkpoints)
-    for folder in damaged:
-        print(f"checkpoint {folder.name} is damaged or incomplete and is passed over", flush=True)
-    if checkpoint is not None:
-        print(f"resuming from {checkpoint.name}", flush=True)
-    return checkpoint
+def _resume(work: Path, checkpoints: Checkpoints, recipe: Digest) -> tuple[Path | None, Facts | None]:
+    """A copy of the newest whole checkpoint of this recipe, and what it says."""
+    shutil.rmtree(work, ignore_errors=True)
+    for step in checkpoints.steps():
+        facts = checkpoints.facts(step)
+        if facts is not None and facts.recipe == recipe and checkpoints.fetch(step, work / "resume"):
+            print(f"resuming from step-{step}", flush=True)
+            return work / "resume", facts
+        print(f"checkpoint step-{step} is damaged or incomplete and is passed over", flush=True)
+    return None, None
 
 
-def _take(kept: Path, weights: Path) -> None:
-    if not is_whole(kept):
-        raise Tampered(f"{kept} is not as it was saved: delete the run directory and train again")
+def _take(sweep: Checkpoints, step: int, weights: Path) -> None:
     shutil.rmtree(weights, ignore_errors=True)
-    shutil.copytree(kept, weights, ignore=shutil.ignore_patterns(SEAL, RECIPE))
+    if not sweep.fetch(step, weights):
+        raise Tampered(f"step-{step} in {sweep.root} is not as it was saved: delete the run directory and train again")
+    (weights / RECIPE).unlink()
 
 
 def _metrics(points: Sequence[CurvePoint], step: int, train: Sequence[Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from data_contracts.manifests import Stage
-from pipelines.recipes.recipe import Recipe
+from pipelines.recipes.recipe import Action, Recipe
 
 STOPPED = 75
 """Exit code of a run that was told to stop and left a checkpoint to resume from (EX_TEMPFAIL of sysexits.h)."""
@@ -19,7 +19,8 @@ class TrainJob(Frozen):
     kto, reward), and ``row_names`` names their rows, in that order, for a split.
 
     ``parent`` is the folder of the SFT weights that a later stage starts from and compares itself with; ``teacher`` is
-    the folder of the model that a distilled one learns from.
+    the folder of the model that a distilled one learns from. ``store`` is the fsspec URL below which checkpoints and
+    validated weights are kept, the run directory when empty.
     """
 
     product: str
@@ -34,12 +35,19 @@ class TrainJob(Frozen):
     parent: Path | None
     teacher: Path | None = None
     run_dir: Path
+    store: str = ""
+    probe_suites: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _says_what_is_computed(self) -> Self:
         if self.recipe.precision == "auto":
             raise ValueError("a job needs a resolved recipe: precision bf16 or fp32, not auto")
         return self
+
+    @property
+    def kept_at(self) -> str:
+        """Where checkpoints and validated weights lie: a URL or a path."""
+        return self.store or str(self.run_dir)
 
 
 class CurvePoint(Frozen):
@@ -55,13 +63,24 @@ class CurvePoint(Frozen):
     reward: float | None = None
 
 
+class Trip(Frozen):
+    """A guard that tripped at a step, before its update, and what was done."""
+
+    step: int
+    guard: str
+    action: Action
+    reason: str
+
+
 class TrainResult(Frozen):
-    """``step`` is the one with the least validation loss; its weights lie in ``weights/`` of the run directory."""
+    """``step`` is the one with the least validation loss; its weights lie in ``weights/`` of the run directory.
+    ``trips``: the steps that were dropped, and the roll backs."""
 
     step: int
     metrics: dict[str, float]
     curve: tuple[CurvePoint, ...]
     environment: dict[str, str]
+    trips: tuple[Trip, ...] = ()
 
 
 class RunFiles:

@@ -12,8 +12,9 @@ from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import hex_of
-from data_contracts.errors import Refused, Unavailable
+from data_contracts.errors import BadInput, Refused, Unavailable
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, Stage
+from evals.suite import is_probe, load_suites
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
@@ -23,25 +24,14 @@ from pipelines.stages.train.base import count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
+from pipelines.stages.train.leftovers import forget_store
 
 _HERE = "pipelines.stages.train"
 _TRAINER = [
     f"{_HERE}.{name}"
     for name in (
-        *(
-            "anchor",
-            "checkpoints",
-            "drawn",
-            "entry",
-            "environment",
-            "fit",
-            "guards",
-            "job",
-            "model",
-            "parity",
-            "rewards",
-        ),
-        *("rows", "trainers", "watch"),
+        *("anchor", "checkpoints", "drawn", "entry", "environment", "fit", "guards", "job", "keeper", "model"),
+        *("note", "parity", "probes", "rewards", "rows", "trainers", "watch"),
     )
 ] + ["evals.answers"]
 
@@ -176,6 +166,8 @@ def _trained(
         parent=None if parent is None else parts.store.tree(parent.weights),
         teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
+        store=parts.checkpoints and f"{parts.checkpoints.rstrip('/')}/{hex_of(key)}",
+        probe_suites=_probe_suites(product, recipe),
     )
 
     def work() -> CheckpointManifest:
@@ -183,11 +175,11 @@ def _trained(
         try:
             result = _launched(parts, job, data, launcher)
         except BaseException as failure:
-            gone = _forget_erased(parts, data, run_dir)
+            gone = _forget_erased(parts, data, job)
             if gone and isinstance(failure, Exception):
                 raise Refused(f"{gone} (the training ended with: {failure})") from failure
             raise
-        if gone := _forget_erased(parts, data, run_dir):
+        if gone := _forget_erased(parts, data, job):
             raise Refused(gone)
         manifest = CheckpointManifest(
             product=product.name,
@@ -220,6 +212,7 @@ def _trained(
             parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.has(manifest.weights)
         )
         _clean(RunFiles(run_dir))
+        forget_store(job.store)
     return made
 
 
@@ -241,12 +234,24 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     return TrainResult.model_validate_json(files.result.read_bytes())
 
 
-def _forget_erased(parts: Parts, data: DatasetManifest, run_dir: Path) -> str:
+def _probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:
+    """Files of the suites that the trainer asks in mid-run. Raises `BadInput` when the recipe has probes and the
+    product names nothing to ask."""
+    if recipe.probes is None:
+        return ()
+    asked = [suite.name for suite in load_suites(product) if is_probe(suite)]
+    if not asked:
+        raise BadInput(f"recipe {product.recipe}: probes need a suite of layer general or safety in {product.name}")
+    return tuple(product.file("suite", name) for name in asked)
+
+
+def _forget_erased(parts: Parts, data: DatasetManifest, job: TrainJob) -> str:
     """Keep nothing of a run whose rows were erased while they were learned from; why it is refused, or nothing."""
     erased = erased_rows(parts, data)
     if not erased:
         return ""
-    shutil.rmtree(run_dir, ignore_errors=True)
+    shutil.rmtree(job.run_dir, ignore_errors=True)
+    forget_store(job.store)
     return f"{len(erased)} rows of data set {data.digest} were erased meanwhile: run the line again"
 
 

@@ -1,17 +1,19 @@
 """What happens around each optimizer step: guards before it, reports, checkpoints and the sweep after it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from pipelines.stages.train.checkpoints import rotate, seal
 from pipelines.stages.train.guards import Watchman
-from pipelines.stages.train.job import CurvePoint, RunFiles
+from pipelines.stages.train.job import CurvePoint
+from pipelines.stages.train.keeper import Keeper
+from pipelines.stages.train.probes import Prober
 from pipelines.stages.train.progress import Sink
 
+_MASKED = -100
+"""The label of a token that is not learned (torch.nn.CrossEntropyLoss)."""
 _CURVE = {
     "loss": "loss",
     "grad_norm": "grad_norm",
@@ -55,51 +57,80 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         watchman: Watchman,
         clip_norm: float,
         patience: int | None,
-        files: RunFiles,
         sinks: Sequence[Sink],
         stop: Stop,
-        save: Callable[[Path], None],
+        keeper: Keeper,
+        save: Callable[[int], None],
+        prober: Prober | None,
     ) -> None:
-        self.watchman, self.clip_norm, self.patience, self.files = watchman, clip_norm, patience, files
-        self.sinks, self.stop, self.save = sinks, stop, save
+        self.watchman, self.clip_norm, self.patience = watchman, clip_norm, patience
+        self.sinks, self.stop, self.keeper, self.save, self.prober = sinks, stop, keeper, save, prober
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A resumed run judges its next loss by the same losses as an uninterrupted one."""
-        self.watchman.losses.extend(point.loss for point in curve(state.log_history) if point.loss is not None)
+        if self.prober is not None and not self.watchman.probes:
+            self.watchman.check_probes(state.global_step, self.prober.shares(), self.prober.probes.max_drop)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.keeper.raise_failure()
+        self.watchman.begin_step()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(kwargs["model"].parameters(), self.clip_norm)
-        self.watchman.check_gradient(state.global_step + 1, float(norm))
+        step, model, watchman = state.global_step + 1, kwargs["model"], self.watchman
+        for group in kwargs["optimizer"].param_groups:
+            group["lr"] *= watchman.rate  # the scheduler sets it anew after the step
+        if not watchman.skipping:
+            watchman.check_rate(step, max(float(group["lr"]) for group in kwargs["optimizer"].param_groups))
+        if not watchman.skipping:
+            watchman.check_gradient(step, float(torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)))
+        if watchman.skipping:
+            print(f"skipped: {watchman.trips[-1].reason}", flush=True)
+            for parameter in model.parameters():
+                parameter.grad = None  # without a gradient an optimizer leaves weight and moments alone
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.prober is not None and state.global_step % self.prober.probes.every == 0:
+            self.watchman.check_probes(state.global_step, self.prober.shares(), self.prober.probes.max_drop)
         if self.stop.asked:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.watchman.skipping:
+            for name in ("loss", "grad_norm"):  # of a batch that was not learned from
+                state.log_history[-1].pop(name, None)
         for point in curve(state.log_history[-1:]):
             for sink in self.sinks:
                 sink.point(point, state.max_steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watchman.check_validation(state.global_step, float(kwargs["metrics"]["eval_loss"]))
+        loss = float(kwargs["metrics"]["eval_loss"])
+        self.watchman.check_validation(state.global_step, loss)
+        self.keeper.validation = (state.global_step, loss)
         if state.global_step > 0:
-            self.save(self.files.sweep / f"step-{state.global_step}")
+            self.save(state.global_step)
         if stalled(curve(state.log_history), self.patience):
             control.should_training_stop = True
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step = state.global_step
-        seal(self.files.work / f"checkpoint-{step}", self.files.checkpoints / f"step-{step}")
-        rotate(self.files.checkpoints)
 
-
-def guard_loss(trainer: Any, watchman: Watchman) -> None:
-    """Check each batch's loss before the optimizer may use its gradient."""
+def watch_steps(trainer: Any, watchman: Watchman, keeper: Keeper) -> None:
+    """Check each batch before the optimizer may use its gradient, and let ``keeper`` take the checkpoints."""
     unguarded = trainer.training_step
 
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        loss = unguarded(*args, **kwargs)
-        watchman.check_loss(trainer.state.global_step + 1, float(loss))
-        return loss
+    def guarded(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        step = trainer.state.global_step + 1
+        labels = _labels(inputs)
+        watchman.check_labels(step, labels)
+        if labels == 0:
+            return torch.zeros((), device=trainer.args.device)
+        loss = unguarded(model, inputs, *args, **kwargs)
+        watchman.check_loss(step, float(loss))
+        return torch.zeros_like(loss) if watchman.skipping else loss  # NaN would stay in the trainer's running sum
 
     trainer.training_step = guarded
+    trainer._save_checkpoint = lambda model, trial: keeper.keep(trainer)
+
+
+def _labels(inputs: Any) -> int:
+    """Tokens of a batch that are learned: of any trainer of TRL, which names them in one of two ways."""
+    if "labels" in inputs:
+        return int((inputs["labels"][..., 1:] != _MASKED).sum())
+    return int(inputs["completion_mask"].sum()) if "completion_mask" in inputs else 1
