@@ -17,20 +17,26 @@ _CONTEXT.set_forkserver_preload(["pipelines.stages.train.fit"])
 _PATIENCE = 120.0
 
 
-def _run(job_file: str, log: str, environment: dict[str, str]) -> None:
+Harm = Callable[[], None]
+
+
+def _run(job_file: str, log: str, harm: Harm | None, environment: dict[str, str]) -> None:
     os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
+    if harm is not None:
+        harm()
     with open(log, "a", buffering=1) as sys.stdout:
         sys.stderr = sys.stdout
         sys.exit(main(Path(job_file)))
 
 
 class Trainer:
-    """One process of the program; its output is appended to ``trainer.log`` of the run directory."""
+    """One process of the program; its output is appended to ``trainer.log`` of the run directory. ``harm`` (one of
+    `tests.support.poison`) is done to it first."""
 
-    def __init__(self, job_file: Path, **environment: str) -> None:
+    def __init__(self, job_file: Path, harm: Harm | None = None, **environment: str) -> None:
         self.files = RunFiles(job_file.parent)
         self.log = job_file.parent / "trainer.log"
-        self.process = _CONTEXT.Process(target=_run, args=(str(job_file), str(self.log), environment))
+        self.process = _CONTEXT.Process(target=_run, args=(str(job_file), str(self.log), harm, environment))
         self.process.start()
 
     def wait(self) -> int | None:
@@ -48,9 +54,9 @@ class Trainer:
         return self.wait()
 
 
-def finish(job_file: Path, **environment: str) -> Digest:
+def finish(job_file: Path, harm: Harm | None = None, **environment: str) -> Digest:
     """Run the program to its end; the digest of the weights that it leaves."""
-    trainer = Trainer(job_file, **environment)
+    trainer = Trainer(job_file, harm, **environment)
     code = trainer.wait()
     assert code == 0, trainer.log.read_text()
     return weights_digest(job_file)

@@ -94,11 +94,14 @@ def write_rows(path: Path, rows: list[ChatExample] | list[PreferencePair]) -> Pa
     return path
 
 
-def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = None, teacher: Path | None = None) -> Path:
-    """Write rows and a job file into ``folder``; what follows SFT in the recipe when there is a parent."""
+def make_job(
+    folder: Path, base: Path, recipe: Recipe, parent: Path | None = None, rows: Any = None, **fields: Any
+) -> Path:
+    """Write rows (ten, unless given) and a job file into ``folder``; what follows SFT in the recipe when there is a
+    parent. ``fields`` are more fields of the job."""
     stage = "sft" if parent is None else recipe.tuning
     make = make_pairs if stage in ("preference", "kto", "reward") else make_chats
-    rows = {"train": make(10), "validation": make(4)}
+    rows = {"train": rows or make(10), "validation": make(4)}
     job = TrainJob(
         product="test-product",
         stage=stage or "sft",
@@ -110,8 +113,8 @@ def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = Non
         validation_rows=write_rows(folder / "rows" / "validation.jsonl", rows["validation"]),
         row_names={split: tuple(row.digest for row in found) for split, found in rows.items()},
         parent=parent,
-        teacher=teacher,
         run_dir=folder,
+        **fields,
     )
     path = folder / "job.json"
     path.write_text(job.model_dump_json())

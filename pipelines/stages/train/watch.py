@@ -94,10 +94,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        last = state.log_history[-1]
+        if "learning_rate" in last:
+            last["learning_rate"] *= self.watchman.rate
         if self.watchman.skipping:
             for name in ("loss", "grad_norm"):  # of a batch that was not learned from
-                state.log_history[-1].pop(name, None)
-        for point in curve(state.log_history[-1:]):
+                last.pop(name, None)
+        for point in curve([last]):
             for sink in self.sinks:
                 sink.point(point, state.max_steps)
 
