@@ -1,4 +1,4 @@
-"""A run that goes astray is caught by the guard that is meant for it; what was good before stays; the record says so."""
+"""A run that goes astray is caught by the guard that is meant for it; what was good stays; the record says so."""
 
 import json
 import signal
