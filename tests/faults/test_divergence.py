@@ -95,7 +95,7 @@ def test_labels_that_flip_in_mid_data_are_a_spike(tmp_path: Path, base: Path) ->
     )
     parent = tmp_path / "sft"
     finish(make_job(parent, base, turning))
-    job = make_job(tmp_path / "dpo", base, turning, RunFiles(parent).weights, flipped(16, 24, turning.seed))
+    job = make_job(tmp_path / "dpo", base, turning, RunFiles(parent).weights, rows=flipped(16, 24, turning.seed))
     record = fails(job)
     assert (record["guard"], record["step"]) == ("loss_spike", 9)
     assert [(trip["step"], trip["action"]) for trip in record["trips"]] == [

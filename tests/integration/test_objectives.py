@@ -14,7 +14,7 @@ from data_contracts.digests import Digest
 from data_contracts.records import ChatExample, Message
 from evals.answers import words
 from pipelines.recipes.recipe import Recipe
-from pipelines.stages.train.checkpoints import SEAL, in_order
+from pipelines.stages.train.checkpoints import SEAL
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.note import RECIPE
 from tests.support.tiny import CHATML, make_tiny_base
@@ -220,9 +220,9 @@ def test_the_recipe_travels_with_every_checkpoint(tmp_path: Path, tiny_base: Pat
     job = make_job(tmp_path, tiny_base, recipe)
     assert Trainer(job).signal_when(signal.SIGKILL, reached(job, 5)) == -signal.SIGKILL
     files = RunFiles(tmp_path)
-    kept = [*in_order(files.checkpoints), *files.sweep.iterdir()]
-    assert len(kept) > 1
-    for folder in kept:
+    sealed = [seal.parent for place in (files.checkpoints, files.sweep) for seal in place.glob(f"*/{SEAL}")]
+    assert len(sealed) > 1
+    for folder in sealed:
         noted = json.loads((folder / RECIPE).read_text())
         assert Recipe.model_validate(noted["recipe"]).digest == noted["digest"] == recipe.digest
         assert RECIPE in json.loads((folder / SEAL).read_text())

@@ -95,7 +95,13 @@ def write_rows(path: Path, rows: list[ChatExample] | list[PreferencePair]) -> Pa
 
 
 def make_job(
-    folder: Path, base: Path, recipe: Recipe, parent: Path | None = None, rows: Any = None, **fields: Any
+    folder: Path,
+    base: Path,
+    recipe: Recipe,
+    parent: Path | None = None,
+    teacher: Path | None = None,
+    rows: Any = None,
+    **fields: Any,
 ) -> Path:
     """Write rows (ten, unless given) and a job file into ``folder``; what follows SFT in the recipe when there is a
     parent. ``fields`` are more fields of the job."""
@@ -113,6 +119,7 @@ def make_job(
         validation_rows=write_rows(folder / "rows" / "validation.jsonl", rows["validation"]),
         row_names={split: tuple(row.digest for row in found) for split, found in rows.items()},
         parent=parent,
+        teacher=teacher,
         run_dir=folder,
         **fields,
     )
