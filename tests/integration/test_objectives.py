@@ -3,7 +3,8 @@
 import json
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -73,16 +74,18 @@ def test_what_follows_sft_lowers_its_loss_and_survives_a_kill(
     assert "resuming from step-" in (tmp_path / "killed" / "trainer.log").read_text()
 
 
-@pytest.mark.parametrize("method", ["qlora", "dora", "full"])
-def test_a_reward_model_starts_from_the_sft_weights(tmp_path: Path, tiny_base: Path, method: str) -> None:
-    recipe = make_recipe(method, **make_tuning("reward"))
+def test_a_reward_model_starts_from_the_sft_adapter_under_a_new_head(tmp_path: Path, tiny_base: Path) -> None:
+    from safetensors.torch import load_file
+
+    recipe = make_recipe("qlora", **make_tuning("reward", {"learning_rate": 1e-9, "steps": 1, "eval_every": 1}))
     finish(make_job(tmp_path / "sft", tiny_base, recipe))
     finish(make_job(tmp_path / "reward", tiny_base, recipe, RunFiles(tmp_path / "sft").weights))
-    finish(make_job(tmp_path / "bare", tiny_base, make_recipe(method, **make_tuning("reward"), seed=6)))
-    finish(make_job(tmp_path / "other", tiny_base, recipe, RunFiles(tmp_path / "bare").weights))
-    metrics = _result(tmp_path / "reward").metrics
-    assert metrics["validation_loss"] < metrics["validation_loss_start"]
-    assert metrics["validation_loss_start"] != _result(tmp_path / "other").metrics["validation_loss_start"]
+    before, after = (
+        load_file(RunFiles(tmp_path / name).weights / "adapter_model.safetensors") for name in ("sft", "reward")
+    )
+    assert after.keys() - before.keys() == {"base_model.model.score.weight"}
+    assert all(after[name].float().allclose(before[name].float(), atol=1e-4) for name in before)
+    assert any(before[name].any() for name in before if "lora_B" in name)
 
 
 def _with_rows(job_file: Path, rows: Sequence[ChatExample]) -> Path:
@@ -119,7 +122,7 @@ def test_grpo_raises_the_reward_of_its_own_answers_and_survives_a_kill(tmp_path:
 
 
 def test_grpo_refuses_rows_whose_answers_cannot_be_verified(tmp_path: Path, tiny_base: Path, taught: Path) -> None:
-    recipe = make_recipe(**make_tuning("grpo"))
+    recipe = make_recipe(**make_tuning("grpo", {"batch_size": 4}))
     chat = ChatExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="hello")))
     job = _with_rows(make_job(tmp_path, tiny_base, recipe, RunFiles(taught).weights), [chat])
     assert Trainer(job).wait() == 1
@@ -130,7 +133,7 @@ def test_grpo_refuses_rows_whose_answers_cannot_be_verified(tmp_path: Path, tiny
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_named(
     tmp_path: Path, tiny_base: Path, taught: Path, teacher: Path, stage: str
 ) -> None:
-    recipe = make_recipe(max_length=64, **make_tuning(stage))
+    recipe = make_recipe(max_length=64, **make_tuning(stage, {"batch_size": 4}))
     assert Trainer(make_job(tmp_path, tiny_base, recipe, RunFiles(taught).weights, teacher)).wait() == 1
     reason = json.loads(RunFiles(tmp_path).failed.read_text())["reason"]
     assert "row sha256:" in reason
@@ -150,6 +153,15 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, tiny_base: P
     assert "another vocabulary" in json.loads(RunFiles(tmp_path / "run").failed.read_text())["reason"]
 
 
+_TWO = {"steps": 2, "eval_every": 2, "warmup_steps": 0}
+_LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Digest:
+    return finish(make_job(tmp_path_factory.mktemp("two"), tiny_base, make_recipe(sft=_TWO)))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -158,18 +170,61 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, tiny_base: P
         {"learning": {"neftune_alpha": 5.0}},
         {"learning": {"label_smoothing": 0.1}},
         {"learning": {"kl": 1.0}},
-        {"sft": {"weight_decay": 0.5}},
+        {"sft": _TWO | {"weight_decay": 0.5}},
+        {"sft": _TWO | {"scheduler": "constant"}},
+        {"sft": _TWO | {"accumulate": 2}},
+        {"sft": _TWO | {"clip_norm": 1e-3}},
         {"optimizer": "adafactor"},
-        {"lora": {"rank": 4, "alpha": 16, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}},
-        {"lora": {"rank": 4, "alpha": 8, "dropout": 0.3, "targets": ["q_proj", "v_proj", "down_proj"]}},
-        {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj"]}},
+        {"precision": "bf16"},
+        {"seed": 6},
+        {"lora": _LORA | {"alpha": 16}},
+        {"lora": _LORA | {"dropout": 0.3}},
+        {"lora": _LORA | {"rank": 2}},
+        {"lora": _LORA | {"targets": ["q_proj"]}},
     ],
     ids=str,
 )
 def test_a_field_of_the_recipe_changes_what_is_learned(
-    tmp_path: Path, tiny_base: Path, taught: Path, changes: dict[str, Any]
+    tmp_path: Path, tiny_base: Path, two_steps: Digest, changes: dict[str, Any]
 ) -> None:
-    assert finish(make_job(tmp_path, tiny_base, make_recipe(**changes))) != weights_digest(taught / "job.json")
+    assert finish(make_job(tmp_path, tiny_base, make_recipe(**{"sft": _TWO, **changes}))) != two_steps
+
+
+@pytest.fixture(scope="module")
+def two_steps_after(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, taught: Path, teacher: Path
+) -> Callable[..., Digest]:
+    """The weights after two steps of what follows SFT; the plain ones are trained once."""
+
+    @cache
+    def plain(stage: str) -> Digest:
+        return trained(stage, {})
+
+    def trained(stage: str, changes: dict[str, Any]) -> Digest:
+        recipe = make_recipe(**make_tuning(stage, _TWO | {"batch_size": 4}, **changes))
+        folder = tmp_path_factory.mktemp(stage)
+        return finish(make_job(folder, tiny_base, recipe, RunFiles(taught).weights, teacher))
+
+    return lambda stage, changes=None: trained(stage, changes) if changes else plain(stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("preference", {"beta": 0.5}),
+        ("kto", {"beta": 0.5}),
+        ("kto", {"desirable_weight": 2.0}),
+        ("kto", {"undesirable_weight": 2.0}),
+        ("reward", {"center": 1.0}),
+        ("distill", {"divergence": 0.0}),
+        ("distill", {"temperature": 0.5}),
+        ("distill", {"max_tokens": 4}),
+    ],
+)
+def test_a_field_of_what_follows_sft_changes_what_is_learned(
+    two_steps_after: Callable[..., Digest], stage: str, changes: dict[str, Any]
+) -> None:
+    assert two_steps_after(stage, changes) != two_steps_after(stage)
 
 
 def _first_losses(folder: Path, base: Path, recipe: Recipe) -> tuple[float, Digest]:
@@ -230,12 +285,12 @@ def test_the_recipe_travels_with_every_checkpoint(tmp_path: Path, tiny_base: Pat
     assert not (files.weights / RECIPE).exists()
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_operations_that_differ_from_run_to_run_are_refused_where_asked(
-    tmp_path: Path, tiny_base: Path, deterministic: bool
+def test_a_run_says_whether_it_refused_operations_that_differ_from_run_to_run(
+    tmp_path: Path, tiny_base: Path, taught: Path
 ) -> None:
-    finish(make_job(tmp_path, tiny_base, make_recipe(deterministic=deterministic)))
-    assert _result(tmp_path).environment["deterministic"] == str(deterministic).lower()
+    finish(make_job(tmp_path, tiny_base, make_recipe(deterministic=False, sft=_TWO)))
+    said = [_result(folder).environment["deterministic"] for folder in (taught, tmp_path)]
+    assert said == ["true", "false"]
 
 
 def test_without_marks_in_the_template_every_token_can_be_learned(tmp_path: Path, tiny_base: Path) -> None:

@@ -25,7 +25,7 @@ from resources.adapters import check_adapter
 from tests.support.data import ORIGIN
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached, weights_digest
-from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, write_rows
+from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, make_tuning, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +256,35 @@ def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Li
     sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
     with pytest.raises(Refused, match="ends with SFT: add one of the sections preference, kto, "):
         steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("exported")
+@pytest.mark.parametrize("stage", ["kto", "grpo", "distill", "reward"])
+def test_a_product_runs_what_its_recipe_names_after_sft(tmp_path: Path, line: Line, stage: str) -> None:
+    source = make_tiny_base(tmp_path / "tiny")
+    changes: dict[str, Any] = (
+        {"teacher": str(make_tiny_base(tmp_path / "teacher", seed=3))} if stage == "distill" else {}
+    )
+    quick = {"steps": 2, "eval_every": 2, "batch_size": 4}
+    recipe = make_recipe("dora", sft={"steps": 2, "eval_every": 2}, **make_tuning(stage, quick, **changes))
+    product, launcher = _product(tmp_path, recipe), InProcessOfItsOwn()
+    splits, preferences = _dataset(line, "splits"), _dataset(line, "preferences")
+    base, _ = steps.base(line, product, str(source))
+    sft, _ = steps.sft(line, product, base, splits, launcher)
+    tuned, _ = steps.tuned(line, product, base, sft, splits, preferences, launcher)
+    assert (tuned.stage, tuned.method, tuned.parent) == (stage, "dora", sft.digest)
+    assert (tuned.datasets[-1] == splits.digest) == (stage in ("grpo", "distill"))
+    if stage == "distill":
+        assert tuned.teacher is not None
+        assert line.store.get_manifest(tuned.teacher, BaseManifest).source == "folder"
+    model, _ = steps.selected(line, product, base, sft, tuned, splits)
+    better = tuned.metrics["validation_loss"] < tuned.metrics["validation_loss_start"]
+    assert model.checkpoint == (tuned.digest if better and stage != "reward" else sft.digest)
+    assert better or stage != "reward", "a reward model is not taken although it learned"
+
+
+def test_pairs_are_asked_for_where_a_product_has_none(tmp_path: Path, line: Line) -> None:
+    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
+    with pytest.raises(Refused, match="has no pairs for preference to learn from: add a source of kind preference"):
+        steps.tuned(line, product, base, None, splits, splits, InProcessOfItsOwn())  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def json_valid(tools: Sequence[ToolSpec], expected: str, text: str) -> float:
 def tool_offered(tools: Sequence[ToolSpec], expected: str, text: str) -> float:
     """The tool that is named is on offer, or no tool is."""
     said = _object(text)
-    return float(said is not None and said.get("tool") in {NO_TOOL, *(tool.name for tool in tools)})
+    return float(said is not None and said.get("tool") in [NO_TOOL, *(tool.name for tool in tools)])
 
 
 def exact(tools: Sequence[ToolSpec], expected: str, text: str) -> float:

@@ -83,6 +83,8 @@ def tuned(
     if recipe.tuning is None:
         raise Refused(f"the recipe {product.recipe} ends with SFT: add one of the sections {', '.join(TUNING)}")
     data = splits if recipe.tuning in ("grpo", "distill") else preferences
+    if data is preferences and data.stage == splits.stage:
+        raise Refused(f"{product.name} has no pairs for {recipe.tuning} to learn from: add a source of kind preference")
     teacher = None if recipe.distill is None else _teacher(parts, product, recipe.distill.teacher)
     return _trained(parts, product, recipe.tuning, recipe, base, data, sft, launcher, teacher)
 
