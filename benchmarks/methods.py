@@ -24,7 +24,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from data_contracts.digests import sha256_bytes
+from data_contracts.digests import hex_of, sha256_bytes
 from data_contracts.manifests import Method, Stage
 from data_contracts.records import ChatExample, PreferencePair
 from pipelines.recipes.product import ROOT
@@ -35,7 +35,6 @@ from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from resources.base_model import BaseModels
 
-STEPS = 40
 _MAX_LENGTH = 320
 _LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -60,16 +59,16 @@ def schedule(learning_rate: float, steps: int, batch_size: int) -> dict[str, Any
 
 GRPO = {"rewards": {"json_valid": 0.1, "tool_offered": 0.2, "exact": 0.7}, "generations": 4, "max_tokens": 48}
 CELLS: dict[str, tuple[Method, Stage, dict[str, Any]]] = {
-    "full": ("full", "sft", {"schedule": schedule(1e-4, STEPS, 4)}),
-    "lora": ("lora", "sft", {"schedule": schedule(1e-3, STEPS, 4)}),
-    "qlora": ("qlora", "sft", {"schedule": schedule(1e-3, STEPS, 4)}),
-    "dora": ("dora", "sft", {"schedule": schedule(1e-3, STEPS, 4)}),
+    "full": ("full", "sft", {"schedule": schedule(5e-5, 16, 4)}),
+    "lora": ("lora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
+    "qlora": ("qlora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
+    "dora": ("dora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
     "dpo": ("lora", "preference", {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
     "ipo": ("lora", "preference", {"loss_type": ["ipo"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
     "kto": ("lora", "kto", {"beta": 0.1, "schedule": schedule(1e-4, 30, 4)}),
     "reward": ("lora", "reward", {"schedule": schedule(1e-4, 20, 4)}),
     "grpo": ("lora", "grpo", GRPO | {"schedule": schedule(1e-4, 20, 8)}),
-    "distill": ("full", "distill", {"divergence": 0.5, "max_tokens": 32, "schedule": schedule(1e-4, STEPS, 4)}),
+    "distill": ("full", "distill", {"divergence": 0.5, "max_tokens": 32, "schedule": schedule(1e-4, 40, 4)}),
 }
 
 
@@ -92,7 +91,7 @@ def recipe_of(cell: str, seed: int) -> Recipe:
 
 def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
     """Train one cell, or go on training it; its figures. The weights stay where another cell starts from them."""
-    folder = out / f"{cell}-{seed}"
+    folder = _folder(cell, seed, out)
     figures = folder / "figures.json"
     if figures.is_file():
         return dict(json.loads(figures.read_text()))
@@ -100,7 +99,7 @@ def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
     parent = None
     if stage not in ("sft", "distill"):
         measure("lora", seed, base, out)
-        parent = RunFiles(out / f"lora-{seed}").weights
+        parent = RunFiles(_folder("lora", seed, out)).weights
     student = _student(base, out / "student") if stage == "distill" else base
     print(f"{cell}, seed {seed}: training", flush=True)
     _write_job(cell, seed, folder, student, parent, base if stage == "distill" else None)
@@ -120,6 +119,11 @@ def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
         shutil.rmtree(files.weights)
     figures.write_text(json.dumps(found, indent=2) + "\n")
     return found
+
+
+def _folder(cell: str, seed: int, out: Path) -> Path:
+    """Named by the recipe too: figures of another one are not mixed in."""
+    return out / f"{cell}-{seed}-{hex_of(recipe_of(cell, seed).digest)[:8]}"
 
 
 def _write_job(cell: str, seed: int, folder: Path, base: Path, parent: Path | None, teacher: Path | None) -> None:
@@ -196,14 +200,15 @@ def _student(base: Path, folder: Path) -> Path:
     return part.rename(folder)
 
 
-def table(out: Path) -> str:
+def table(out: Path, seeds: int) -> str:
     """All that is measured so far, one line a cell."""
     lines = [
         "| cell | seeds | trained parameters | steps | peak memory | time | loss before | after | accuracy after |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
-        found = [json.loads(path.read_text()) for path in sorted(out.glob(f"{cell}-*/figures.json"))]
+        paths = [_folder(cell, seed, out) / "figures.json" for seed in range(1, seeds + 1)]
+        found = [json.loads(path.read_text()) for path in paths if path.is_file()]
         if not found:
             continue
         columns = [
@@ -246,7 +251,7 @@ def main() -> None:
     for seed in range(1, chosen.seeds + 1):
         for cell in chosen.only or CELLS:
             measure(cell, seed, base, chosen.out)
-            print(table(chosen.out), flush=True)
+            print(table(chosen.out, chosen.seeds), flush=True)
 
 
 if __name__ == "__main__":
