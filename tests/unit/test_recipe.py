@@ -65,6 +65,9 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
         ({"preference": None, "grpo": GRPO | {"rewards": {"pretty": 1.0}}}, "", r"grpo\.rewards\.pretty"),
         ({"preference": None, "grpo": GRPO | {"max_tokens": 320}}, "", "leaves no room for a prompt in max_length 320"),
         ({"preference": None, "distill": DISTILL | {"divergence": 2}}, "", r"distill\.divergence"),
+        ({"max_skips": 3}, "guards", "max_skips goes with a guard whose action is skip"),
+        ({"loss_spike": "roll_back"}, "guards.actions", "max_roll_backs goes with a guard whose action is roll_back"),
+        ({"loss_spike": "ignore"}, "guards.actions", r"guards\.actions\.loss_spike"),
     ],
 )
 def test_a_value_that_cannot_act_is_refused(tmp_path: Path, change: dict[str, Any], section: str, words: str) -> None:
