@@ -60,12 +60,11 @@ def overhead(folder: Path, base: Path, steps: int, rounds: int) -> None:
             job = make_job(folder / f"{variant}-{turn}", base, recipe(steps), rows=make_chats(2 * steps))
             found[variant].append(measured(variant, job))
     speed = {variant: statistics.median(each["tokens_per_s"] for each in found[variant]) for variant in VARIANTS}
-    waits = {variant: statistics.median(sum((e["waits"] for e in found[variant]), [])) for variant in VARIANTS}
+    waits = {name: statistics.median(wait for one in found[name] for wait in one["waits"]) for name in VARIANTS}
     for variant, words in VARIANTS.items():
         each = " ".join(f"{one['tokens_per_s']:.1f}" for one in found[variant])
-        print(
-            f"{variant:13} {speed[variant]:7.1f} tokens/s ({each}), {1000 * waits[variant]:7.1f} ms a checkpoint: {words}"
-        )
+        print(f"{variant}: {words}")
+        print(f"  {speed[variant]:.1f} tokens/s ({each}), {1000 * waits[variant]:.1f} ms a checkpoint")
     for bare in ("bare", "bare-answers"):
         print(f"tokens/s, ours / {bare}: {speed['ours'] / speed[bare]:.3f}")
     print(f"wait for a checkpoint, ours / ours-sync: {waits['ours'] / waits['ours-sync']:.3f}")
@@ -81,9 +80,8 @@ def packing(folder: Path, base: Path, steps: int, rounds: int, rows: list[ChatEx
             job = make_job(folder / f"{packed}-{turn}", base, recipe(steps, 1024, packing=packed), rows=rows)
             found[packed].append(measured("ours", job)["tokens_per_s"])
     with_it, without = statistics.median(found[True]), statistics.median(found[False])
-    print(
-        f"{len(rows)} rows: {without:.1f} tokens/s without packing, {with_it:.1f} with it: {with_it / without:.2f} times"
-    )
+    print(f"{len(rows)} rows: {without:.1f} tokens/s without packing, {with_it:.1f} with it")
+    print(f"tokens/s, with / without: {with_it / without:.2f}")
 
 
 def recipe(steps: int, max_length: int = 320, **changes: Any) -> Recipe:
@@ -214,8 +212,7 @@ def bare(job: TrainJob, clock: Clock, answers_only: bool) -> None:
 
     from pipelines.stages.train import fit
 
-    recipe, lora, schedule = job.recipe, job.recipe.lora, job.recipe.sft
-    assert lora is not None
+    recipe, schedule, lora = job.recipe, job.recipe.sft, job.recipe.model_dump()["lora"]
     set_seed(recipe.seed)
     if answers_only:
         fit._score_answers_only()
@@ -232,10 +229,10 @@ def bare(job: TrainJob, clock: Clock, answers_only: bool) -> None:
         model=AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.float32),
         peft_config=LoraConfig(
             task_type="CAUSAL_LM",
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=list(lora.targets),
+            r=lora["rank"],
+            lora_alpha=lora["alpha"],
+            lora_dropout=lora["dropout"],
+            target_modules=list(lora["targets"]),
         ),
         args=SFTConfig(
             output_dir=str(RunFiles(job.run_dir).work),
