@@ -33,7 +33,7 @@ def sft(
     """Supervised fine-tuning on the training split, by the product's recipe."""
     product = line.product(context.partition_key)
     with resumed_after_a_stop():
-        return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.mlflow_uri)))
+        return _trained(line, steps.sft(line, product, base, splits, PipesLauncher(context, line.launcher)))
 
 
 @model_asset(
@@ -54,7 +54,7 @@ def preference_tuned(
     product = line.product(context.partition_key)
     if load_recipe(product.file("recipe", product.recipe)).tuning is None:
         return materialized((sft, True), {"note": "the recipe ends with SFT"})
-    launcher = PipesLauncher(context, line.mlflow_uri)
+    launcher = PipesLauncher(context, line.launcher)
     with resumed_after_a_stop():
         return _trained(line, steps.tuned(line, product, base, sft, splits, preferences, launcher))
 

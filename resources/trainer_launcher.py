@@ -1,6 +1,5 @@
-"""Start the trainer as a child process, from a terminal, CI or a test."""
+"""Start the trainer: here as a child process, or where ``ASSAY_LAUNCHER`` says."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -8,11 +7,32 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_contracts.errors import Refused, Unavailable
+from data_contracts.errors import BadInput, Refused, Unavailable
 from pipelines.stages.train.job import STOPPED, RunFiles
+from pipelines.stages.train.launcher import GRACE_S, TrainerLauncher, stop_with_parent
 
 ROOT = Path(__file__).parents[1]
-_PR_SET_PDEATHSIG = 1
+
+
+def open_launcher(name: str, mlflow_uri: str, environment: Mapping[str, str]) -> TrainerLauncher:
+    """The launcher of the setting ``ASSAY_LAUNCHER``: ``subprocess``, ``ray``, ``ray:gpu`` or ``k8s:FILE``."""
+    kind, _, rest = name.partition(":")
+    if name == "subprocess":
+        return SubprocessLauncher(mlflow_uri, environment=environment)
+    environment = {"MLFLOW_TRACKING_URI": mlflow_uri, **environment}
+    if name in ("ray", "ray:gpu"):
+        from resources.ray_launcher import RayLauncher
+
+        return RayLauncher(environment, gpu=bool(rest))
+    if kind == "k8s" and rest:
+        from resources.kubernetes_job import load_place
+        from resources.kubernetes_launcher import KubernetesLauncher
+
+        return KubernetesLauncher(load_place(Path(rest)), environment)
+    raise BadInput(
+        f"ASSAY_LAUNCHER is {name!r}: give subprocess, ray, ray:gpu (a GPU for each process) or k8s:FILE "
+        "(docs/launchers.md)"
+    )
 
 
 class SubprocessLauncher:
@@ -24,7 +44,7 @@ class SubprocessLauncher:
     """
 
     def __init__(
-        self, mlflow_uri: str | None = None, patience: float = 60, environment: Mapping[str, str] | None = None
+        self, mlflow_uri: str | None = None, patience: float = GRACE_S, environment: Mapping[str, str] | None = None
     ) -> None:
         self.mlflow_uri = mlflow_uri
         self.patience = patience
@@ -39,22 +59,14 @@ class SubprocessLauncher:
             cwd=ROOT,
             env={**os.environ, **mlflow, **self.environment},
             process_group=0,
-            preexec_fn=_stop_with_parent,
+            preexec_fn=stop_with_parent,
         )
         try:
             code = trainer.wait()
         except BaseException:
             self._end(trainer)
             raise
-        failed = RunFiles(run_dir).failed
-        reason = failed.read_text() if code != 0 and failed.exists() else ""
-        if code == STOPPED or (code != 0 and not reason):
-            how = "was stopped" if code == STOPPED else f"ended with code {code} and no reason, as when it is killed"
-            raise Unavailable(
-                f"training {how}; run the step again to go on from its checkpoint in {run_dir}{reason and ': '}{reason}"
-            )
-        if code != 0:
-            raise Refused(f"training ended with code {code}: {reason} (run directory {run_dir})")
+        judge(code, run_dir)
 
     def _end(self, trainer: "subprocess.Popen[bytes]") -> None:
         os.killpg(trainer.pid, signal.SIGTERM)
@@ -65,7 +77,15 @@ class SubprocessLauncher:
             trainer.wait()
 
 
-def _stop_with_parent() -> None:
-    """In the child, before it becomes the trainer; elsewhere than on Linux only its lock keeps a second one out."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def judge(code: int, run_dir: Path) -> None:
+    """What an exit code of the trainer means. Raises `Unavailable` when it was stopped or killed, `Refused` when it
+    failed."""
+    failed = RunFiles(run_dir).failed
+    reason = failed.read_text() if code != 0 and failed.exists() else ""
+    if code == STOPPED or (code != 0 and not reason):
+        how = "was stopped" if code == STOPPED else f"ended with code {code} and no reason, as when it is killed"
+        raise Unavailable(
+            f"training {how}; run the step again to go on from its checkpoint in {run_dir}{reason and ': '}{reason}"
+        )
+    if code != 0:
+        raise Refused(f"training ended with code {code}: {reason} (run directory {run_dir})")

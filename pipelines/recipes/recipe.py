@@ -80,6 +80,13 @@ class Probes(Frozen):
     max_drop: float = Field(gt=0, lt=1)
 
 
+class Parallel(Frozen):
+    """Processes that share each batch, on one machine: as many rows a step as without them, and the same ones."""
+
+    processes: int = Field(ge=2)
+    """Each holds the whole model (DistributedDataParallel)."""
+
+
 class Recipe(Frozen):
     """SFT, and after it at most one more objective; without one the model is what SFT left."""
 
@@ -93,6 +100,7 @@ class Recipe(Frozen):
     activation_checkpointing: bool
     lora: Lora | None
     guards: Guards
+    parallel: Parallel | None = None
     probes: Probes | None = None
     sft: Sft
     preference: Preference | None = None
@@ -121,6 +129,23 @@ class Recipe(Frozen):
                 raise ValueError(
                     f"max_tokens {section.max_tokens} leaves no room for a prompt in max_length {self.max_length}: "
                     "lower it or raise max_length"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        if self.parallel is None:
+            return self
+        if self.tuning not in (None, "preference") or self.sft.packing or self.sft.kl > 0:
+            raise ValueError(
+                "parallel goes with sft (without packing and kl) and preference, of which it is shown that several "
+                "processes learn what one does: set it to null"
+            )
+        for section in (self.sft, self.preference):
+            if section is not None and section.schedule.batch_size % self.parallel.processes:
+                raise ValueError(
+                    f"batch_size {section.schedule.batch_size} must be a multiple of parallel.processes "
+                    f"{self.parallel.processes}: they share each batch"
                 )
         return self
 

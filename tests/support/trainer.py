@@ -12,6 +12,7 @@ from pathlib import Path
 from data_contracts.digests import Digest, tree_digest, tree_files
 from pipelines.stages.train.entry import main
 from pipelines.stages.train.job import RunFiles
+from tests.support.ports import free_ports
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pipelines.stages.train.fit"])
@@ -62,6 +63,13 @@ def finish(job_file: Path, harm: Harm | None = None, **environment: str) -> Dige
     code = trainer.wait()
     assert code == 0, trainer.log.read_text()
     return weights_digest(job_file)
+
+
+def start_ranks(job_file: Path, harm: Harm | None = None) -> tuple[Trainer, Trainer]:
+    """Two processes that share each batch, as ``accelerate launch`` starts them."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+    first, second = (Trainer(job_file, harm, RANK=rank, LOCAL_RANK=rank, **shared) for rank in "01")
+    return first, second
 
 
 def weights_digest(job_file: Path) -> Digest:

@@ -3,7 +3,8 @@
 Exit codes: 0 done, 1 failed (the reason lies in ``failed.json``), 75 ready to resume: it was told to stop, or lost the
 store of its checkpoints. It may be killed at any moment: started again, it goes on from its last whole checkpoint and
 ends with the same bytes. Told to stop, it takes a checkpoint after the step; what takes longer than the grace period
-(``ASSAY_GRACE_SECONDS``, 25 when not set) is left off.
+(``ASSAY_GRACE_SECONDS``, 25 when not set) is left off. A recipe with a ``parallel`` section makes it start itself once
+for each process, through ``accelerate launch``.
 """
 
 import gc
@@ -14,16 +15,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from data_contracts.errors import AssayError
+from pipelines.stages.train import ranks
 from pipelines.stages.train.checkpoints import StoreLost, is_full
 from pipelines.stages.train.guards import GuardTripped, RollBack
 from pipelines.stages.train.job import STOPPED, RunFiles, TrainJob, TrainResult, Trip
+from pipelines.stages.train.launcher import stop_with_parent
 from pipelines.stages.train.leftovers import claim_store
+from pipelines.stages.train.parallel import leave_code, run_ranks
 
 if TYPE_CHECKING:
     from pipelines.stages.train.progress import Sink
@@ -36,9 +41,19 @@ _GRACE_S = 25.0
 def main(job_file: Path) -> int:
     job = TrainJob.model_validate_json(job_file.read_bytes())
     files = RunFiles(job.run_dir)
+    if ranks.started():
+        stop_with_parent()
+    if not ranks.is_main():
+        return _run(job, files, job_file)
     try:
+        # Held by the process that writes until it has ended, whatever became of the one that started it.
         with FileLock(files.lock, timeout=0):
-            return _run(job, files, job_file)
+            if job.recipe.parallel is None or ranks.started():
+                code = _run(job, files, job_file)
+                if ranks.started():
+                    leave_code(files, code)
+                return code
+        return run_ranks(job_file, files, job.recipe.parallel)
     except Timeout:
         print(f"another trainer is at work in {job.run_dir}: wait for it, or end it", file=sys.stderr)
         return 1
@@ -47,7 +62,8 @@ def main(job_file: Path) -> int:
 def _run(job: TrainJob, files: RunFiles, job_file: Path) -> int:
     if files.result.exists():
         return 0
-    files.failed.unlink(missing_ok=True)
+    if ranks.is_main():
+        files.failed.unlink(missing_ok=True)
     # Threads are fixed before torch starts: their number can change the last bits of a sum.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -59,11 +75,14 @@ def _run(job: TrainJob, files: RunFiles, job_file: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask(stop))
     try:
-        claim_store(job.store, job_file)
-        with sinks(job) as reports:
+        if ranks.is_main():
+            claim_store(job.store, job_file)
+        with sinks(job) if ranks.is_main() else nullcontext(()) as reports:
             result = _fitted(job, reports, stop)
     except Exception as error:
         return _failed(job, files, error)
+    if not ranks.is_main():
+        return 0  # what became of the run, rank 0 says
     if result is None:
         print("stopped; the same command goes on from the last checkpoint", flush=True)
         return STOPPED
@@ -108,6 +127,8 @@ def _failed(job: TrainJob, files: RunFiles, error: Exception) -> int:
             f"the disk is full ({error}); make room, then run the same again: checkpoints that were sealed are whole"
         )
     print(f"training failed: {reason}", file=sys.stderr)
+    if ranks.count() > 1 and files.failed.exists():
+        return 1  # the first rank that fails knows why; the others only lose it
     trips = error.trips if isinstance(error, GuardTripped) else ()
     last = _last_point(files.metrics)
     record = {
@@ -138,7 +159,7 @@ def _last_point(metrics: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, value: object) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w") as handle:
         json.dump(value, handle)
         handle.flush()

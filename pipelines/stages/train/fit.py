@@ -15,6 +15,7 @@ from transformers.utils import logging
 from data_contracts.digests import Digest
 from data_contracts.errors import Tampered
 from pipelines.recipes.objectives import Schedule
+from pipelines.stages.train import ranks
 from pipelines.stages.train.checkpoints import Checkpoints, Facts
 from pipelines.stages.train.drawn import drawn_rows
 from pipelines.stages.train.environment import describe
@@ -49,17 +50,20 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
 
     tokenizer = load_tokenizer(job)
     train, validation = drawn_rows(job, "train", tokenizer), drawn_rows(job, "validation", tokenizer)
-    if trips:
-        checkpoints.back_to_scheduled()
-    resume_from, facts = _resume(files.work, checkpoints, recipe.digest)
+    ranks.join()
+    resume_from, facts = ranks.told(lambda: _resume(files.work, checkpoints, recipe.digest, again=bool(trips)))
     os.environ["TMPDIR"] = str(files.work)  # what `datasets` writes of rows, DPO's reference scores, goes with the run
+    ranks.share_reference_scores(files.work)
     model = load_model(job)
     trainer = make_trainer(job, model, tokenizer, train, validation, fresh=resume_from is None)
+    ranks.seed(recipe.seed)
     watchman = Watchman(recipe.guards, trips=trips)
     if facts is not None:
         watchman = Watchman(recipe.guards, facts.losses, trips or facts.trips, facts.probes)
 
     def keep(step: int) -> None:
+        if not ranks.is_main():
+            return
         part = files.work / f"sweep-{step}"
         shutil.rmtree(part, ignore_errors=True)
         save_weights(model, tokenizer, job, part)
@@ -72,7 +76,7 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
         prober = None if recipe.probes is None else Prober(job, recipe.probes, model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Watch(watchman, schedule.clip_norm, schedule.patience, sinks, stop, keeper, keep, prober))
-        if stop.asked:
+        if ranks.anywhere(stop.asked):
             return None
         if resume_from is not None:
             trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
@@ -83,7 +87,8 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
 
     points = curve(trainer.state.log_history)
     step = best_step(points)
-    _take(sweep, step, files.weights)
+    if ranks.is_main():
+        _take(sweep, step, files.weights)
     return TrainResult(
         step=step,
         metrics=_metrics(points, step, train) | watchman.counts(),
@@ -106,9 +111,11 @@ def best_step(points: Sequence[CurvePoint]) -> int:
     return min(validated)[1]
 
 
-def _resume(work: Path, checkpoints: Checkpoints, recipe: Digest) -> tuple[Path | None, Facts | None]:
-    """A copy of the newest whole checkpoint of this recipe, and what it says."""
+def _resume(work: Path, checkpoints: Checkpoints, recipe: Digest, again: bool) -> tuple[Path | None, Facts | None]:
+    """A copy of the newest whole checkpoint of this recipe, and what it says; ``again``: after a roll back."""
     shutil.rmtree(work, ignore_errors=True)
+    if again:
+        checkpoints.back_to_scheduled()
     for step in checkpoints.steps():
         facts = checkpoints.facts(step)
         if facts is not None and facts.recipe == recipe and checkpoints.fetch(step, work / "resume"):

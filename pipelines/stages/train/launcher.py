@@ -1,11 +1,29 @@
 """How a training process is started."""
 
+import ctypes
+import signal
+import sys
 from pathlib import Path
 from typing import Protocol
+
+GRACE_S = 60
+"""Seconds that a trainer which was told to stop has for its checkpoint before it is killed."""
+_PR_SET_PDEATHSIG = 1
 
 
 class TrainerLauncher(Protocol):
     def launch(self, job_file: Path, run_dir: Path) -> None:
-        """Run ``python -m pipelines.stages.train.entry JOB_FILE`` to its end. Raises `Unavailable` or `Refused` when
-        it did not finish."""
+        """Run ``python -m pipelines.stages.train.entry JOB_FILE`` to its end, where the run directory is the same
+        files.
+
+        Raises `Unavailable` when it was stopped or lost, and the same call goes on from its checkpoint; `Refused` with
+        the trainer's reason when it failed.
+        """
         ...
+
+
+def stop_with_parent() -> None:
+    """The kernel tells this process to stop when the thread that started it is gone. Elsewhere than on Linux only the
+    run's lock keeps a second trainer out."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -21,6 +21,7 @@ from trl.trainer import utils as trl_utils
 
 from data_contracts.errors import Unavailable
 from pipelines.recipes.objectives import Distill, Grpo, Kto, Preference, RewardModel, Sft
+from pipelines.stages.train import ranks
 from pipelines.stages.train.anchor import hold_to_base
 from pipelines.stages.train.drawn import as_dataset
 from pipelines.stages.train.job import RunFiles, TrainJob
@@ -100,8 +101,8 @@ def _options(job: TrainJob, fresh: bool) -> dict[str, Any]:
         "output_dir": str(RunFiles(job.run_dir).work),
         "seed": recipe.seed,
         "max_steps": schedule.steps,
-        "per_device_train_batch_size": schedule.batch_size,
-        "per_device_eval_batch_size": schedule.batch_size,
+        "per_device_train_batch_size": schedule.batch_size // ranks.count(),
+        "per_device_eval_batch_size": schedule.batch_size,  # a loss is a batch's mean: the same batches, the same loss
         "gradient_accumulation_steps": schedule.accumulate,
         "learning_rate": schedule.learning_rate,
         "warmup_steps": schedule.warmup_steps,
@@ -123,6 +124,7 @@ def _options(job: TrainJob, fresh: bool) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        **ranks.options(recipe.parallel),
     }
 
 

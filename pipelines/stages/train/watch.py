@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from pipelines.stages.train import ranks
 from pipelines.stages.train.guards import Watchman
 from pipelines.stages.train.job import CurvePoint
 from pipelines.stages.train.keeper import Keeper
@@ -90,7 +91,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.prober is not None and state.global_step % self.prober.probes.every == 0:
             self.watchman.check_probes(state.global_step, self.prober.shares(), self.prober.probes.max_drop)
-        if self.stop.asked:
+        if ranks.anywhere(self.stop.asked):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -120,12 +121,12 @@ def watch_steps(trainer: Any, watchman: Watchman, keeper: Keeper) -> None:
 
     def guarded(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         step = trainer.state.global_step + 1
-        labels = _labels(inputs)
-        watchman.check_labels(step, labels)
+        labels = ranks.total(_labels(inputs))
+        watchman.check_labels(step, int(labels))
         if labels == 0:
             return torch.zeros((), device=trainer.args.device)
         loss = unguarded(model, inputs, *args, **kwargs)
-        watchman.check_loss(step, float(loss))
+        watchman.check_loss(step, ranks.mean(float(loss)))
         return torch.zeros_like(loss) if watchman.skipping else loss  # NaN would stay in the trainer's running sum
 
     trainer.training_step = guarded
