@@ -1,5 +1,6 @@
 """Run the trainer as a Kubernetes Job: its log is printed here, and it is deleted with whoever waits for it."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,8 @@ def _exit_code(pod: Any, default: int | None) -> int | None:
 def _clients() -> tuple[Any, Any]:
     from kubernetes import client, config
 
-    config.load_config()
+    kubeconfig = os.environ.get("KUBECONFIG")
+    config.load_config(**({"config_file": kubeconfig} if kubeconfig else {}))
     return client.BatchV1Api(), client.CoreV1Api()
 
 

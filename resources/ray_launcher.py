@@ -87,7 +87,8 @@ def _trained(environment: Digest, job_file: str, run_dir: str, variables: dict[s
         preexec_fn=stop_with_parent,
     )
     try:
-        yield from trainer.stdout or ()
+        for line in trainer.stdout or ():  # noqa: UP028  # Ray sends to its generators; a file does not take that
+            yield line
         yield trainer.wait()
     finally:
         if trainer.poll() is None:

@@ -22,7 +22,8 @@ from resources.ray_cluster import connect
 from resources.trainer_launcher import open_launcher
 
 def children(job):
-    return [each for each in psutil.process_iter(["cmdline"]) if job in (each.info["cmdline"] or [])]
+    command = ["-m", "pipelines.stages.train.entry", job]
+    return [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [])[1:] == command]
 
 def when_trained(job, act):
     def wait():

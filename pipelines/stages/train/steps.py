@@ -31,7 +31,7 @@ _TRAINER = [
     f"{_HERE}.{name}"
     for name in (
         *("anchor", "checkpoints", "drawn", "entry", "environment", "fit", "guards", "job", "keeper", "model"),
-        *("note", "parallel", "parity", "probes", "ranks", "rewards", "rows", "trainers", "watch"),
+        *("note", "parity", "probes", "ranks", "rewards", "rows", "trainers", "watch"),
     )
 ] + ["evals.answers"]
 
