@@ -14,12 +14,14 @@ from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
 from pipelines.stages.data.synthetic.plan import load_plan
 from pipelines.stages.signals.policy import load_policy as load_signal_policy
+from resources.kubernetes_job import load_place
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "data_contracts/contracts": load_contract,
     "data_contracts/policies": load_data_policy,
     "evals/policies": load_gate_policy,
     "evals/suites": load_suite,
+    "pipelines/launchers": load_place,
     "pipelines/products": lambda path: load_product(str(path)),
     "pipelines/recipes": load_recipe,
     "pipelines/stages/signals": load_signal_policy,
