@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resources.ledger import SqlLedger
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
+    from resources.run_store import SqlRuns
     from resources.supervisor import Supervisor
     from resources.toxicity import ProfanityCheck
     from resources.traces import SqliteTraceStore
@@ -48,7 +49,10 @@ class Settings(BaseSettings):
     checkpoints: str = ""
     """fsspec URL of the checkpoints of unfinished training runs; each run's own folder in ``home`` when empty."""
     ledger: str = ""
-    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger and of the records of training runs; SQLite files in
+    ``home`` when empty."""
+    hour_cost: float | None = Field(default=None, ge=0)
+    """What an hour of the machine that trains costs, in your currency: records of runs and plans then name a cost."""
     engine: str = "local"
     """What row work runs on: ``local``, ``local:N`` processes, ``ray``, or ``ray:N`` workers (``docs/scale.md``)."""
     launcher: str = "subprocess"
@@ -133,6 +137,16 @@ class Line:
         from resources.ledger import open_ledger
 
         return open_ledger(self.settings.ledger, self.home / "ledger.sqlite")
+
+    @cached_property
+    def runs(self) -> "SqlRuns":
+        from resources.run_store import open_runs
+
+        return open_runs(self.settings.ledger, self.home / "runs.sqlite")
+
+    @property
+    def hour_cost(self) -> float | None:
+        return self.settings.hour_cost
 
     @cached_property
     def engine(self) -> "BatchEngine":

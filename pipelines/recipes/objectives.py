@@ -43,6 +43,9 @@ class Schedule(Frozen):
     checkpoint_every: int = Field(ge=1)
     eval_every: int = Field(ge=1)
     eval_rows: int = Field(ge=1)
+    select: Literal["minimum", "one_standard_error"] = "minimum"
+    """Which evaluated step is kept: that of the least validation loss, or the earliest that is within one standard
+    error of it, for which rows are evaluated one by one."""
     patience: int | None = Field(default=None, ge=1)
     """Early stopping: end after this many validations in a row without a new least validation loss."""
 

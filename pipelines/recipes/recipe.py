@@ -149,6 +149,16 @@ class Recipe(Frozen):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _rows_have_losses_of_their_own(self) -> Self:
+        for name in ("kto", "reward", "grpo", "distill"):
+            section: Section | None = getattr(self, name)
+            if section is not None and section.schedule.select == "one_standard_error":
+                raise ValueError(
+                    f"{name}.schedule.select: one_standard_error goes with sft and preference; set minimum"
+                )
+        return self
+
     @property
     def tuning(self) -> Stage | None:
         """The objective that follows SFT, if any."""

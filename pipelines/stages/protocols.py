@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
 from data_contracts.ledger import Expiring, LedgerEntry
 from data_contracts.manifests import SignedHead
+from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
 from evals.protocols import ModelServer
@@ -254,6 +255,9 @@ class Locks(Protocol):
     """One writer: a named lock held across processes; released by the kernel when its holder dies."""
 
     def hold(self, name: str) -> AbstractContextManager[None]: ...
+    def held(self, name: str) -> bool:
+        """Whether somebody holds it at this moment."""
+        ...
 
 
 class Signatures(Protocol):
@@ -288,6 +292,28 @@ class TraceStore(Protocol):
     def recent(self, product: str, limit: int) -> list[Trace]: ...
     def flush(self) -> bool:
         """Wait until every added trace can be read back."""
+        ...
+
+
+class Runs(Protocol):
+    """Records of training runs, outside manifests: they hold time and host."""
+
+    def put(self, record: RunRecord) -> None:
+        """Keep a record, in place of an earlier one of the same run."""
+        ...
+
+    def get(self, run: str) -> list[RunRecord]:
+        """The runs whose name begins so."""
+        ...
+
+    def find(
+        self,
+        product: str = "",
+        outcomes: Collection[Outcome] = (),
+        since: datetime | None = None,
+        action_key: Digest | None = None,
+    ) -> list[RunRecord]:
+        """Those that meet every condition, newest first."""
         ...
 
 
@@ -333,3 +359,9 @@ class Parts(Protocol):
     def server(self) -> ModelServer: ...
     @property
     def traces(self) -> TraceStore: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def hour_cost(self) -> float | None:
+        """What an hour of the machine that trains costs."""
+        ...

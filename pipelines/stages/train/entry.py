@@ -15,7 +15,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,9 @@ from pipelines.stages.train.guards import GuardTripped, RollBack
 from pipelines.stages.train.job import STOPPED, RunFiles, TrainJob, TrainResult, Trip
 from pipelines.stages.train.launcher import stop_with_parent
 from pipelines.stages.train.leftovers import claim_store
+from pipelines.stages.train.output import kept
 from pipelines.stages.train.parallel import leave_code, run_ranks
+from pipelines.stages.train.redact import described, without_rows
 
 if TYPE_CHECKING:
     from pipelines.stages.train.progress import Sink
@@ -49,7 +50,8 @@ def main(job_file: Path) -> int:
         # Held by the process that writes until it has ended, whatever became of the one that started it.
         with FileLock(files.lock, timeout=0):
             if job.recipe.parallel is None or ranks.started():
-                code = _run(job, files, job_file)
+                with kept(files.log):
+                    code = _run(job, files, job_file)
                 if ranks.started():
                     leave_code(files, code)
                 return code
@@ -77,8 +79,10 @@ def _run(job: TrainJob, files: RunFiles, job_file: Path) -> int:
     try:
         if ranks.is_main():
             claim_store(job.store, job_file)
-        with sinks(job) if ranks.is_main() else nullcontext(()) as reports:
+        with sinks(job) as reports:
             result = _fitted(job, reports, stop)
+            for report in reports:
+                report.end("stopped" if result is None else "done", "")
     except Exception as error:
         return _failed(job, files, error)
     if not ranks.is_main():
@@ -120,8 +124,8 @@ def _leave() -> None:
 def _failed(job: TrainJob, files: RunFiles, error: Exception) -> int:
     """Leave a record of what went wrong, where and with what, unless there is no room even for that."""
     if not isinstance(error, AssayError):
-        traceback.print_exc()
-    reason = str(error)
+        print(without_rows(traceback.format_exc(), files), file=sys.stderr)
+    reason = described(error, files)
     if is_full(error):
         reason = (
             f"the disk is full ({error}); make room, then run the same again: checkpoints that were sealed are whole"

@@ -1,5 +1,6 @@
 """One training run, from top to bottom. Part of the trainer program: it imports torch."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from pipelines.stages.train.model import load_model, load_tokenizer, save_weight
 from pipelines.stages.train.note import RECIPE, noted
 from pipelines.stages.train.probes import Prober
 from pipelines.stages.train.progress import Sink
+from pipelines.stages.train.sweep import RowLosses, best_step, with_errors
 from pipelines.stages.train.trainers import make_trainer
 from pipelines.stages.train.watch import Stop, Watch, curve, stalled, watch_steps
 
@@ -47,6 +49,8 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
     datasets.disable_caching()  # rows stay in memory: erasure need not look for copies
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
+    if ranks.is_main():
+        files.environment.write_text(json.dumps(describe()))
 
     tokenizer = load_tokenizer(job)
     train, validation = drawn_rows(job, "train", tokenizer), drawn_rows(job, "validation", tokenizer)
@@ -73,9 +77,14 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
 
     with Keeper(job, checkpoints, watchman, schedule.checkpoint_every) as keeper:
         watch_steps(trainer, watchman, keeper)
+        row_losses = RowLosses(f"{job.kept_at}/sweep") if schedule.select == "one_standard_error" else None
+        if row_losses is not None:
+            row_losses.watch(trainer)
         prober = None if recipe.probes is None else Prober(job, recipe.probes, model, tokenizer)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Watch(watchman, schedule.clip_norm, schedule.patience, sinks, stop, keeper, keep, prober))
+        trainer.add_callback(
+            Watch(watchman, schedule.clip_norm, schedule.patience, sinks, stop, keeper, keep, prober, row_losses)
+        )
         if ranks.anywhere(stop.asked):
             return None
         if resume_from is not None:
@@ -86,7 +95,9 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
         return None
 
     points = curve(trainer.state.log_history)
-    step = best_step(points)
+    rows = row_losses.read(points) if row_losses is not None else {}
+    points = with_errors(points, rows)
+    step = best_step(points, rows, schedule.select)
     if ranks.is_main():
         _take(sweep, step, files.weights)
     return TrainResult(
@@ -101,14 +112,6 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
 def _ended(state: TrainerState, schedule: Schedule) -> bool:
     """Whether all steps were taken, or early stopping found that more would not help."""
     return state.global_step >= schedule.steps or stalled(curve(state.log_history), schedule.patience)
-
-
-def best_step(points: Sequence[CurvePoint]) -> int:
-    """The trained step with the least validation loss; the earliest of equals."""
-    validated = [
-        (point.validation_loss, point.step) for point in points if point.step and point.validation_loss is not None
-    ]
-    return min(validated)[1]
 
 
 def _resume(work: Path, checkpoints: Checkpoints, recipe: Digest, again: bool) -> tuple[Path | None, Facts | None]:

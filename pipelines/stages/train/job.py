@@ -51,16 +51,19 @@ class TrainJob(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Training and validation at a step; ``None`` where it was not measured. ``reward`` is the mean of what the model's
-    own answers earned, for `grpo`; its validation loss is what they missed, 1 - reward."""
+    """Training and validation at a step; ``None`` where it was not measured. ``token_accuracy``: the share of labelled
+    tokens that were the likeliest. ``validation_error``: see `sweep.with_errors`. ``reward`` is the mean of what the
+    model's own answers earned, for `grpo`; its validation loss is what they missed, 1 - reward."""
 
     step: int
     loss: float | None = None
+    token_accuracy: float | None = None
     grad_norm: float | None = None
     learning_rate: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     reward: float | None = None
+    validation_error: float | None = None
 
 
 class Trip(Frozen):
@@ -73,7 +76,7 @@ class Trip(Frozen):
 
 
 class TrainResult(Frozen):
-    """``step`` is the one with the least validation loss; its weights lie in ``weights/`` of the run directory.
+    """``step`` is the one that the sweep chose; its weights lie in ``weights/`` of the run directory.
     ``trips``: the steps that were dropped, and the roll backs."""
 
     step: int
@@ -92,6 +95,9 @@ class RunFiles:
         self.metrics = run_dir / "metrics.jsonl"
         self.result = run_dir / "result.json"
         self.failed = run_dir / "failed.json"
+        self.ended = run_dir / "ended.json"
+        self.environment = run_dir / "environment.json"
+        self.log = run_dir / "log.txt"
         self.rows = run_dir / "rows"
         self.work = run_dir / "work"
         self.checkpoints = run_dir / "checkpoints"

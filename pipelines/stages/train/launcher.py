@@ -6,9 +6,27 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from data_contracts.errors import Refused, Unavailable
+
 GRACE_S = 60
 """Seconds that a trainer which was told to stop has for its checkpoint before it is killed."""
 _PR_SET_PDEATHSIG = 1
+
+
+class Ended(Refused):
+    """The trainer failed, with a reason. ``code`` is its exit code."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Killed(Unavailable):
+    """The trainer ended without result and reason. ``code``: its exit code, minus the number of a signal."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class TrainerLauncher(Protocol):

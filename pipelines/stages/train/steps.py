@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import hex_of
+from data_contracts.digests import Digest
 from data_contracts.errors import BadInput, Refused, Unavailable
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, Stage
 from evals.suite import is_probe, load_suites
@@ -20,6 +20,7 @@ from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
+from pipelines.stages.train import run_record
 from pipelines.stages.train.base import count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
@@ -31,7 +32,7 @@ _TRAINER = [
     f"{_HERE}.{name}"
     for name in (
         *("anchor", "checkpoints", "drawn", "entry", "environment", "fit", "guards", "job", "keeper", "model"),
-        *("note", "parity", "probes", "ranks", "rewards", "rows", "trainers", "watch"),
+        *("note", "parity", "probes", "ranks", "rewards", "rows", "sweep", "trainers", "watch"),
     )
 ] + ["evals.answers"]
 
@@ -154,7 +155,7 @@ def _trained(
     inputs = [base.digest, product.template_digest(), data.digest, *made_from]
     config: dict[str, JsonValue] = {"product": product.name, "recipe": recipe.payload()}
     key = action_key(f"train/{stage}", code_version(*_TRAINER), config, inputs, recipe.seed)
-    run_dir = parts.home.resolve() / "training" / hex_of(key)
+    run_dir = run_record.run_dir(parts, key)
     job = TrainJob(
         product=product.name,
         stage=stage,
@@ -168,14 +169,14 @@ def _trained(
         parent=None if parent is None else parts.store.tree(parent.weights),
         teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
-        store=parts.checkpoints and f"{parts.checkpoints.rstrip('/')}/{hex_of(key)}",
+        store=parts.checkpoints and f"{parts.checkpoints.rstrip('/')}/{run_dir.name}",
         probe_suites=_probe_suites(product, recipe),
     )
 
     def work() -> CheckpointManifest:
         started = time.monotonic()
         try:
-            result = _launched(parts, job, data, launcher)
+            result = _launched(parts, job, key, data, launcher)
         except BaseException as failure:
             gone = _forget_erased(parts, data, job)
             if gone and isinstance(failure, Exception):
@@ -209,7 +210,7 @@ def _trained(
         parts.log.append("checkpoint.recorded", product.name, body, actor="training")
         return manifest
 
-    with parts.locks.hold(f"training-{hex_of(key)[:16]}"):
+    with parts.locks.hold(run_record.lock_of(key)):
         made = remembered(
             parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.has(manifest.weights)
         )
@@ -218,7 +219,9 @@ def _trained(
     return made
 
 
-def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: TrainerLauncher) -> TrainResult:
+def _launched(
+    parts: Parts, job: TrainJob, key: Digest, data: DatasetManifest, launcher: TrainerLauncher
+) -> TrainResult:
     """Run the trainer to its end. The rows lie on disk only meanwhile: erasure must not have to look for copies."""
     files = RunFiles(job.run_dir)
     files.rows.mkdir(parents=True, exist_ok=True)
@@ -228,7 +231,8 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
             "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
         }
         files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
-        launcher.launch(files.job, job.run_dir)
+        with run_record.recorded(parts, job, key, data.digest, job.recipe.schedule(job.stage).steps):
+            launcher.launch(files.job, job.run_dir)
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
     if not files.result.is_file():
@@ -261,7 +265,7 @@ def _clean(files: RunFiles) -> None:
     """After the weights are in the store, only the metrics stay."""
     for folder in (files.work, files.checkpoints, files.sweep, files.weights):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (files.result, files.failed, files.job):
+    for path in (files.result, files.failed, files.ended, files.environment, files.log, files.job):
         path.unlink(missing_ok=True)
 
 

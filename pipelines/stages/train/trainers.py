@@ -102,7 +102,8 @@ def _options(job: TrainJob, fresh: bool) -> dict[str, Any]:
         "seed": recipe.seed,
         "max_steps": schedule.steps,
         "per_device_train_batch_size": schedule.batch_size // ranks.count(),
-        "per_device_eval_batch_size": schedule.batch_size,  # a loss is a batch's mean: the same batches, the same loss
+        # A loss is a batch's mean: in any number of processes the same batches, or each row by itself.
+        "per_device_eval_batch_size": 1 if schedule.select == "one_standard_error" else schedule.batch_size,
         "gradient_accumulation_steps": schedule.accumulate,
         "learning_rate": schedule.learning_rate,
         "warmup_steps": schedule.warmup_steps,

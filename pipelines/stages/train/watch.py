@@ -10,13 +10,16 @@ from pipelines.stages.train import ranks
 from pipelines.stages.train.guards import Watchman
 from pipelines.stages.train.job import CurvePoint
 from pipelines.stages.train.keeper import Keeper
+from pipelines.stages.train.pace import Meter
 from pipelines.stages.train.probes import Prober
 from pipelines.stages.train.progress import Sink
+from pipelines.stages.train.sweep import RowLosses
 
 _MASKED = -100
 """The label of a token that is not learned (torch.nn.CrossEntropyLoss)."""
 _CURVE = {
     "loss": "loss",
+    "mean_token_accuracy": "token_accuracy",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "eval_loss": "validation_loss",
@@ -63,11 +66,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         keeper: Keeper,
         save: Callable[[int], None],
         prober: Prober | None,
+        row_losses: RowLosses | None,
     ) -> None:
         self.watchman, self.clip_norm, self.patience = watchman, clip_norm, patience
-        self.sinks, self.stop, self.keeper, self.save, self.prober = sinks, stop, keeper, save, prober
+        self.sinks, self.stop, self.keeper, self.save = sinks, stop, keeper, save
+        self.prober, self.row_losses = prober, row_losses
+        self.meter = Meter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.meter.begin(state.global_step)
         if self.prober is not None and not self.watchman.probes:
             self.watchman.check_probes(state.global_step, self.prober.shares(), self.prober.probes.max_drop)
 
@@ -102,13 +109,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             for name in ("loss", "grad_norm"):  # of a batch that was not learned from
                 last.pop(name, None)
         for point in curve([last]):
+            pace = self.meter.after(point.step, state.max_steps, last.get("num_tokens"))
             for sink in self.sinks:
-                sink.point(point, state.max_steps)
+                sink.point(point, pace, state.max_steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss = float(kwargs["metrics"]["eval_loss"])
         self.watchman.check_validation(state.global_step, loss)
         self.keeper.validation = (state.global_step, loss)
+        if self.row_losses is not None:
+            self.row_losses.keep(state.global_step)
         if state.global_step > 0:
             self.save(state.global_step)
         if stalled(curve(state.log_history), self.patience):
