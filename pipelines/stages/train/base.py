@@ -29,11 +29,16 @@ class BaseSource(Protocol):
         ...
 
 
-def count_parameters(folder: Path) -> int:
-    """Parameters in the safetensors files of a folder, from their headers (8 bytes of length, then JSON)."""
-    total = 0
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in the safetensors files of a folder, from their headers (8 bytes of length, then JSON)."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as handle:
             header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-        total += sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    return total
+        shapes |= {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+    return shapes
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters in the safetensors files of a folder."""
+    return sum(prod(shape) for shape in tensor_shapes(folder).values())

@@ -10,8 +10,10 @@ _STATUS = Path("/proc/self/status")
 
 
 class Pace(Frozen):
-    """``tokens`` were learned from in this process so far; memory in 10**9 bytes, the peaks until now."""
+    """``tokens`` were learned from in this process so far, which went on after the step ``begun_at``; memory in 10**9
+    bytes, the peaks until now."""
 
+    begun_at: int | None = None
     tokens: int | None = None
     tokens_per_second: float | None = None
     memory_gb: float | None = None
@@ -35,7 +37,7 @@ class Meter:
     def after(self, step: int, steps: int, tokens: int | None) -> Pace:
         """At a report: of a training step with the tokens seen until then, of an evaluation without."""
         now = time.monotonic()
-        known = {"memory_gb": peak_memory() / 1e9, "device_memory_gb": _device_memory()}
+        known = {"begun_at": self._first, "memory_gb": peak_memory() / 1e9, "device_memory_gb": _device_memory()}
         if self._first is not None and step > self._first:
             known["eta_seconds"] = (now - self._began) / (step - self._first) * (steps - step)
         if tokens is not None:

@@ -23,7 +23,7 @@ from pipelines.stages.train.redact import without_rows
 
 _LATELY = 100
 """So many reports are read for the newest numbers and the usual speed."""
-_PACE = ("step", "tokens", "tokens_per_second", "memory_gb", "device_memory_gb", "eta_seconds")
+_PACE = ("step", "begun_at", "tokens", "tokens_per_second", "memory_gb", "device_memory_gb", "eta_seconds")
 
 
 def run_dir(parts: Parts, key: Digest) -> Path:
@@ -37,10 +37,10 @@ def lock_of(key: Digest) -> str:
 
 
 @contextmanager
-def recorded(parts: Parts, job: TrainJob, key: Digest, data: Digest, steps: int) -> Iterator[None]:
+def recorded(parts: Parts, job: TrainJob, key: Digest, data: Digest) -> Iterator[None]:
     """Around a start of the trainer: opens its record, and closes it with what was left. The caller holds the lock of
     this work, so that any record of it that is still open is of a run whose caller was killed."""
-    files = RunFiles(job.run_dir)
+    files, schedule = RunFiles(job.run_dir)(job)
     _close_left_open(parts, parts.runs.find(outcomes=["running"], action_key=key))
     for path in (files.failed, files.ended, files.log, files.environment):
         path.unlink(missing_ok=True)
@@ -49,7 +49,8 @@ def recorded(parts: Parts, job: TrainJob, key: Digest, data: Digest, steps: int)
         product=job.product,
         stage=job.stage,
         outcome="running",
-        steps=steps,
+        steps=schedule.steps,
+        rows_a_step=schedule.batch_size * schedule.accumulate,
         action_key=key,
         recipe=job.recipe.digest,
         base=job.base_digest,
@@ -104,13 +105,16 @@ def _closed(
     newest: dict[str, Any] = {name: value for report in reports for name, value in report.items()}
     speeds = [report["tokens_per_second"] for report in reports if "tokens_per_second" in report]
     seconds = max(0.0, (ended - record.started).total_seconds())
+    begun, step = int(newest.get("begun_at", 0)), failed.get("step") or newest.get("step")
     return record.model_copy(
         update={
             "outcome": outcome,
             "reason": reason,
             "error": str(failed.get("error", "")),
             "guard": str(failed.get("guard") or ""),
-            "step": failed.get("step") or newest.get("step"),
+            "begun_at": begun,
+            "step": step,
+            "rows": max(0, (step or 0) - begun) * record.rows_a_step,
             "exit_code": getattr(failure, "code", {"done": 0, "stopped": STOPPED}.get(outcome)),
             "metrics": {name: value for name, value in newest.items() if name not in _PACE},
             "environment": environment,

@@ -21,7 +21,7 @@ from pipelines.stages.data.export import write_training_file
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.train import run_record
-from pipelines.stages.train.base import count_parameters
+from pipelines.stages.train.base import BaseOrigin, count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
@@ -40,8 +40,6 @@ _TRAINER = [
 def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, bool]:
     """The base model from ``source`` (see `BaseSource.locate`) as a tree in the store, converted once."""
     origin = parts.bases.locate(source)
-    config = origin.model_dump(mode="json", exclude={"path"})
-    code = code_version(f"{_HERE}.base", "resources.base_model")
 
     def work() -> BaseManifest:
         with tempfile.TemporaryDirectory() as folder:
@@ -54,8 +52,23 @@ def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, boo
                 parameters=count_parameters(Path(folder)),
             )
 
-    key = action_key("train/base", code, config, [origin.content])
-    return remembered(parts.store, key, BaseManifest, work, whole=lambda manifest: parts.store.has(manifest.tree))
+    return remembered(
+        parts.store, _base_key(origin), BaseManifest, work, whole=lambda manifest: parts.store.has(manifest.tree)
+    )
+
+
+def known_base(parts: Parts, origin: BaseOrigin) -> BaseManifest | None:
+    """What `base` made of this origin before, if it is still there."""
+    digest = parts.store.get_action(_base_key(origin))
+    if digest is None or not parts.store.has(digest):
+        return None
+    manifest = parts.store.get_manifest(digest, BaseManifest)
+    return manifest if parts.store.has(manifest.tree) else None
+
+
+def _base_key(origin: BaseOrigin) -> Digest:
+    config = origin.model_dump(mode="json", exclude={"path"})
+    return action_key("train/base", code_version(f"{_HERE}.base", "resources.base_model"), config, [origin.content])
 
 
 def sft(
@@ -231,7 +244,7 @@ def _launched(
             "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
         }
         files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
-        with run_record.recorded(parts, job, key, data.digest, job.recipe.schedule(job.stage).steps):
+        with run_record.recorded(parts, job, key, data.digest):
             launcher.launch(files.job, job.run_dir)
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
