@@ -5,12 +5,12 @@ from base64 import b64encode
 import dagster as dg
 
 from assets.groups import asset_in
-from assets.outcome import materialized
+from assets.outcome import Shown, materialized
 from assets.resuming import resumed_after_a_stop
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
 from evals import plots
 from pipelines.recipes.recipe import load_recipe
-from pipelines.stages.train import steps
+from pipelines.stages.train import run_record, steps
 from pipelines.wiring import Line
 from resources.dagster import PipesLauncher
 
@@ -78,7 +78,23 @@ def selected(
 
 def _trained(line: Line, made: tuple[CheckpointManifest, bool]) -> dg.MaterializeResult[CheckpointManifest]:
     manifest = made[0]
-    picture = b64encode(plots.curves({manifest.stage: line.store.get_json(manifest.curve)}).png()).decode()
+    points = [*line.store.get_json(manifest.curve), *run_record.speeds(line, manifest.action_key)]
+    picture = b64encode(plots.curves({manifest.stage: points}).png()).decode()
     metrics = {name: dg.MetadataValue.float(value) for name, value in manifest.metrics.items() if "@" not in name}
-    loss = dg.MetadataValue.md(f"![loss by step](data:image/png;base64,{picture})")
-    return materialized(made, {"step": manifest.step, "weights": manifest.weights, "loss curve": loss, **metrics})
+    shown = dg.MetadataValue.md(f"![the run by step](data:image/png;base64,{picture})")
+    facts: dict[str, Shown] = {"step": manifest.step, "weights": manifest.weights, "curves": shown, **metrics}
+    return materialized(made, facts | _run(line, manifest))
+
+
+def _run(line: Line, manifest: CheckpointManifest) -> dict[str, Shown]:
+    """What the run that made it took, as its record tells; nothing where there is none."""
+    for run in line.runs.find(outcomes=["done"], action_key=manifest.action_key)[:1]:
+        took = {
+            "seconds": run.seconds,
+            "tokens_per_second": run.tokens_per_second,
+            "peak_memory_gb": run.peak_memory_gb,
+            "device_memory_gb": run.device_memory_gb,
+            "cost": run.cost,
+        }
+        return {"run": run.run, **{name: value for name, value in took.items() if value is not None}}
+    return {}

@@ -28,8 +28,8 @@ CASES = [("lora", 2, 320, False), ("lora", 8, 128, False), ("lora", 8, 128, True
 
 def make_recipe(method: str, batch: int, length: int, checkpointing: bool, steps: int) -> Recipe:
     shipped = load_recipe("billing-assistant").resolved(computes_bf16()).payload()
-    shipped["sft"] |= {"steps": steps, "eval_every": steps, "checkpoint_every": steps, "eval_rows": 1}
-    shipped["sft"] |= {"batch_size": batch, "warmup_steps": 0}
+    schedule = {"steps": steps, "eval_every": steps, "checkpoint_every": steps, "eval_rows": 1}
+    shipped["sft"]["schedule"] |= schedule | {"batch_size": batch, "warmup_steps": 0}
     shipped |= {"method": method, "max_length": length, "activation_checkpointing": checkpointing, "preference": None}
     return Recipe.model_validate(shipped | ({"lora": None} if method == "full" else {}))
 
@@ -56,7 +56,7 @@ def measured(base: Path, recipe: Recipe, steps: int) -> tuple[float, float]:
         AutoTokenizer.from_pretrained(base),
         template.read_text(),
         recipe.max_length,
-        steps * recipe.sft.schedule.batch_size,
+        recipe.sft.schedule.rows,
     )
     with tempfile.TemporaryDirectory() as folder:
         files = RunFiles(Path(folder))

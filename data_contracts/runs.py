@@ -29,7 +29,7 @@ class RunRecord(Frozen):
     error: str = ""
     guard: str = ""
     begun_at: int = 0
-    step: int | None = None
+    step: int = 0
     steps: int
     rows_a_step: int
     rows: int = 0

@@ -56,7 +56,7 @@ def runs(
     )
     for run in found:
         speed = "" if run.tokens_per_second is None else f"{run.tokens_per_second:.0f}"
-        steps = f"{'-' if run.step is None else run.step}/{run.steps}"
+        steps = f"{run.step}/{run.steps}"
         when = run.started.strftime("%Y-%m-%d %H:%M")
         table.add_row(
             run.run, when, f"{run.product}, {run.stage}", run.outcome, steps, f"{run.seconds:.0f}", speed, _why(run)

@@ -10,8 +10,11 @@ from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.train.base import tensor_shapes
-from pipelines.stages.train.hardware import Machine
+from pipelines.stages.train.hardware import Machine, this_machine
+from pipelines.stages.train.job import TrainJob
 
+SIDES = {"preference": 2, "kto": 2, "reward": 2}
+"""Conversations that are computed for a row, where it is more than one."""
 PROGRAM = 500_000_000
 """Bytes of the trainer itself with its libraries: measured with a model of 0.2 M parameters on a CPU."""
 _VOCABULARY_TILE, _TOKEN_TILE = 32768, 4096
@@ -190,6 +193,22 @@ def _states(optimizer: str, changed: dict[str, tuple[int, ...]]) -> int:
         return _OPTIMIZER[optimizer] * size(changed)
     # Adafactor keeps sums of rows and columns in place of a matrix of second moments (arXiv:1804.04235, section 3).
     return sum(4 * (sum(shape) if len(shape) > 1 else prod(shape)) for shape in changed.values())
+
+
+def check_fits(job: TrainJob, longest: int) -> None:
+    """In the trainer, before it loads the base: raise `Refused` when batches of rows of ``longest`` tokens do not fit
+    on this machine. Of a base that is laid out in another way nothing is reckoned."""
+    machine = this_machine()
+    try:
+        shapes = shapes_of(job.base)
+    except BadInput:
+        return
+    if machine is not None:
+        if job.stage == "sft" and job.recipe.sft.packing:
+            longest = job.recipe.max_length
+        tokens = SIDES.get(job.stage, 1) * job.recipe.schedule(job.stage).batch_size * longest
+        what = f"{job.stage} with rows of up to {longest} tokens"
+        refuse_what_cannot_fit(memory(shapes, job.recipe, tokens, machine.kind), machine, what)
 
 
 def refuse_what_cannot_fit(needed: Memory, machine: Machine | None, what: str) -> None:

@@ -20,6 +20,7 @@ from pipelines.stages.train import ranks
 from pipelines.stages.train.checkpoints import Checkpoints, Facts
 from pipelines.stages.train.drawn import drawn_rows
 from pipelines.stages.train.environment import describe
+from pipelines.stages.train.estimate import check_fits
 from pipelines.stages.train.guards import Watchman
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult, Trip
 from pipelines.stages.train.keeper import Keeper
@@ -27,6 +28,7 @@ from pipelines.stages.train.model import load_model, load_tokenizer, save_weight
 from pipelines.stages.train.note import RECIPE, noted
 from pipelines.stages.train.probes import Prober
 from pipelines.stages.train.progress import Sink
+from pipelines.stages.train.rows import longest
 from pipelines.stages.train.sweep import RowLosses, best_step, with_errors
 from pipelines.stages.train.trainers import make_trainer
 from pipelines.stages.train.watch import Stop, Watch, curve, stalled, watch_steps
@@ -54,6 +56,7 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
 
     tokenizer = load_tokenizer(job)
     train, validation = drawn_rows(job, "train", tokenizer), drawn_rows(job, "validation", tokenizer)
+    check_fits(job, longest(tokenizer, train))
     ranks.join()
     resume_from, facts = ranks.told(lambda: _resume(files.work, checkpoints, recipe.digest, again=bool(trips)))
     os.environ["TMPDIR"] = str(files.work)  # what `datasets` writes of rows, DPO's reference scores, goes with the run

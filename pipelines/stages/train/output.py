@@ -13,7 +13,8 @@ _TAIL = 4000
 @contextmanager
 def kept(path: Path) -> Iterator[None]:
     """Write what Python prints to ``path`` too, and the stack of a crash (a signal such as SIGSEGV)."""
-    with path.open("w", buffering=1, errors="backslashreplace") as log:
+    path.unlink(missing_ok=True)
+    with path.open("a", buffering=1, errors="backslashreplace") as log:  # others append to it too
         faulthandler.enable(log)
         out, err = cast(TextIO, _Both(sys.stdout, log)), cast(TextIO, _Both(sys.stderr, log))
         try:

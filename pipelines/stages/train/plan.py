@@ -17,9 +17,6 @@ from pipelines.stages.train.hardware import Machine, this_machine
 from pipelines.stages.train.steps import base as converted
 from pipelines.stages.train.steps import known_base
 
-SIDES = {"preference": 2, "kto": 2, "reward": 2}
-"""Conversations that are computed for a row, where it is more than one."""
-
 
 class StagePlan(Frozen):
     """``trainable`` of ``parameters`` are changed. ``tokens`` is the most that can be seen, with every row as long as
@@ -78,7 +75,7 @@ def plan(parts: Parts, product: Product, recipe: Recipe, source: str) -> Plan:
 
 def schedules(recipe: Recipe) -> dict[str, Schedule]:
     """The stages that a recipe runs, in their order."""
-    after = {} if recipe.tuning is None else {recipe.tuning: recipe.schedule(recipe.tuning)}
+    after: dict[str, Schedule] = {} if recipe.tuning is None else {recipe.tuning: recipe.schedule(recipe.tuning)}
     return {"sft": recipe.sft.schedule, **after}
 
 
@@ -102,7 +99,7 @@ def _stage(
     machine: Machine | None,
 ) -> StagePlan:
     rows = schedule.steps * schedule.batch_size * schedule.accumulate
-    sides = SIDES.get(stage, 1)
+    sides = estimate.SIDES.get(stage, 1)
     kind = machine.kind if machine else "cpu"
     past = [
         run

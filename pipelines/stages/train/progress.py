@@ -62,10 +62,11 @@ class BarSink:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
-        self.bar = Progress(*columns, console=Console(file=terminal, force_terminal=True))
+        # What is printed goes its own way, into the log too, and mostly before the first step.
+        console = Console(file=terminal, force_terminal=True)
+        self.bar = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
         self.task = self.bar.add_task(label, total=None, said="")
         self.validation = ""
-        self.bar.start()
 
     def point(self, point: CurvePoint, pace: Pace, steps: int) -> None:
         if point.validation_loss is not None:
@@ -75,6 +76,7 @@ class BarSink:
         memory = "" if pace.memory_gb is None else f"{pace.memory_gb:.1f} GB"
         left = "" if pace.eta_seconds is None else f"{time.strftime('%H:%M:%S', time.gmtime(pace.eta_seconds))} left"
         said = "  ".join(filter(None, (loss, self.validation, speed, memory, left)))
+        self.bar.start()
         self.bar.update(self.task, completed=point.step, total=steps, said=said, refresh=True)
 
     def end(self, outcome: Outcome, reason: str) -> None:

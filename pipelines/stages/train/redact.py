@@ -11,7 +11,7 @@ from pipelines.stages.train.job import RunFiles
 
 MASK = "[row text]"
 _ESCAPED = re.compile(r"\\[nrt]")
-_WORD = re.compile(r"[\w@.+'-]*\w")
+_WORD = re.compile(r"\w[\w@.+'-]*\w|\w")
 _TOGETHER = 3
 """So many words in the order in which a row has them are a quotation."""
 _NUMBER = 6

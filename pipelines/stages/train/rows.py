@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -142,6 +143,16 @@ def check_prompts(
                 f"{where}, row {name}: a prompt of {asked} tokens and an answer of {max_tokens} (max_tokens) are more "
                 f"than the recipe's max_length {max_length}; raise it or lower max_tokens"
             )
+
+
+def longest(tokenizer: Tokenizer, rows: Sequence[Row]) -> int:
+    """Tokens of the longest conversation, looked for among the rows of the most characters."""
+    heaviest = nlargest(8, {id(row): row for row in rows}.values(), key=_characters)
+    return max(len(tokens["input_ids"]) for row in heaviest for tokens in rendered(tokenizer, row))
+
+
+def _characters(row: Row) -> int:
+    return len((row[0] if isinstance(row, tuple) else row).model_dump_json())
 
 
 def rendered(tokenizer: Tokenizer, row: Row) -> list[dict[str, list[int]]]:

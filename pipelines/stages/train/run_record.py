@@ -4,8 +4,9 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +41,7 @@ def lock_of(key: Digest) -> str:
 def recorded(parts: Parts, job: TrainJob, key: Digest, data: Digest) -> Iterator[None]:
     """Around a start of the trainer: opens its record, and closes it with what was left. The caller holds the lock of
     this work, so that any record of it that is still open is of a run whose caller was killed."""
-    files, schedule = RunFiles(job.run_dir)(job)
+    files, schedule = RunFiles(job.run_dir), job.recipe.schedule(job.stage)
     _close_left_open(parts, parts.runs.find(outcomes=["running"], action_key=key))
     for path in (files.failed, files.ended, files.log, files.environment):
         path.unlink(missing_ok=True)
@@ -102,10 +103,10 @@ def _closed(
     outcome, reason = _outcome(files, failed, told, failure)
     environment = {name: str(value) for name, value in _read(files.environment).items()}
     reports = _reports(files, record.started)
-    newest: dict[str, Any] = {name: value for report in reports for name, value in report.items()}
+    newest = {name: value for report in reports for name, value in report.items() if isfinite(value)}
     speeds = [report["tokens_per_second"] for report in reports if "tokens_per_second" in report]
     seconds = max(0.0, (ended - record.started).total_seconds())
-    begun, step = int(newest.get("begun_at", 0)), failed.get("step") or newest.get("step")
+    begun, step = int(newest.get("begun_at", 0)), int(failed.get("step") or newest.get("step", 0))
     return record.model_copy(
         update={
             "outcome": outcome,
@@ -114,7 +115,7 @@ def _closed(
             "guard": str(failed.get("guard") or ""),
             "begun_at": begun,
             "step": step,
-            "rows": max(0, (step or 0) - begun) * record.rows_a_step,
+            "rows": max(0, step - begun) * record.rows_a_step,
             "exit_code": getattr(failure, "code", {"done": 0, "stopped": STOPPED}.get(outcome)),
             "metrics": {name: value for name, value in newest.items() if name not in _PACE},
             "environment": environment,
@@ -146,20 +147,27 @@ def _outcome(
     return "failed", f"it did not start: {without_rows(str(failure), files)}"
 
 
+def speeds(parts: Parts, key: Digest) -> list[dict[str, float]]:
+    """{step, tokens_per_second} of a finished piece of training, from the numbers that stay of it; no part of its
+    manifest, since they come out otherwise every time."""
+    found = _read_lines(RunFiles(run_dir(parts, key)).metrics)
+    wanted = ("step", "tokens_per_second")
+    return [{name: report[name] for name in wanted} for report in found if "tokens_per_second" in report]
+
+
 def _reports(files: RunFiles, since: datetime) -> list[dict[str, float]]:
     """The newest numbers of a run; those of an earlier one when it ended before its first report do not count."""
-    try:
-        if files.metrics.stat().st_mtime < since.timestamp():
-            return []
-        lines = files.metrics.read_text().splitlines()[-_LATELY:]
-    except OSError:
+    if not files.metrics.exists() or files.metrics.stat().st_mtime < since.timestamp():
         return []
+    return _read_lines(files.metrics)[-_LATELY:]
+
+
+def _read_lines(path: Path) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # cut off by a kill
-            continue
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with suppress(ValueError):  # cut off by a kill
+                found.append(json.loads(line))
     return found
 
 

@@ -26,9 +26,7 @@ def best_step(points: Sequence[CurvePoint], rows: Rows, select: Literal["minimum
     of two steps has, and by it a hardly trained step would do.
     """
     if select == "minimum":
-        validated = [
-            (point.validation_loss, point.step) for point in points if point.step and point.validation_loss is not None
-        ]
+        validated = [(p.validation_loss, p.step) for p in points if p.step and p.validation_loss is not None]
         return min(validated)[1]
     least = _least(rows)
     return next(
