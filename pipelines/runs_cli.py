@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from data_contracts.errors import BadInput, Missing
 from data_contracts.runs import Outcome, RunRecord
@@ -51,17 +50,12 @@ def runs(
     if as_json:
         show([run.payload() for run in found])
         return
-    table = Table(
-        "run", "started", "product, stage", "outcome", "step", "s", "tokens/s", "why", box=None, pad_edge=False
-    )
     for run in found:
-        speed = "" if run.tokens_per_second is None else f"{run.tokens_per_second:.0f}"
-        steps = f"{run.step}/{run.steps}"
-        when = run.started.strftime("%Y-%m-%d %H:%M")
-        table.add_row(
-            run.run, when, f"{run.product}, {run.stage}", run.outcome, steps, f"{run.seconds:.0f}", speed, _why(run)
-        )
-    console.print(table if found else "no such run")
+        speed = "" if run.tokens_per_second is None else f"{run.tokens_per_second:.0f} tokens/s"
+        what = f"{run.run}  {run.started:%Y-%m-%d %H:%M}  {run.outcome:<7}  {run.product}, {run.stage}"
+        console.print(f"{what}  step {run.step}/{run.steps}  {run.seconds:.0f} s  {speed}  {_why(run)}".rstrip())
+    if not found:
+        console.print("no such run")
 
 
 @runs_app.command("show")

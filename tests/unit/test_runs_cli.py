@@ -56,7 +56,7 @@ def test_runs_are_found_by_outcome_product_time_and_words(line: Line) -> None:
     assert listed("--failed", "--contains", "no such words") == []
     shown = assay("runs", "--failed").output
     assert "GuardTripped: step 7: the loss is nan" in shown
-    assert "7/6" in shown
+    assert "step 7/6" in shown
     assert "no such run" in assay("runs", "--contains", "nothing says so").output
 
 
