@@ -122,6 +122,14 @@ def test_metrics_reach_mlflow_as_numbers(tmp_path: Path, tiny_base: Path) -> Non
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 6
     assert [point.step for point in client.get_metric_history(run.info.run_id, "validation_loss")] == [0, 3, 6]
+    assert {"grad_norm", "token_accuracy", "tokens_per_second", "memory_gb", "eta_seconds"} <= run.data.metrics.keys()
+    assert run.data.tags["assay.outcome"] == "done"
+
+    guards = {"max_loss_ratio": 10.0, "window": 4, "max_grad_norm": 1e-9}
+    Trainer(make_job(tmp_path / "tripped", tiny_base, make_recipe(guards=guards)), MLFLOW_TRACKING_URI=uri).wait()
+    (tripped,) = client.search_runs([experiment.experiment_id], "tags.`assay.outcome` = 'failed'")
+    assert tripped.info.status == "FAILED"
+    assert "guards.max_grad_norm" in tripped.data.tags["assay.reason"]
 
 
 class InProcessOfItsOwn:
