@@ -117,7 +117,7 @@ def plan(
             )
             console.print(f"  {stage.steps} steps, {stage.rows} rows, at most {stage.tokens:,} tokens")
             needed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in stage.memory.payload().items())
-            console.print(f"  at most {stage.memory.total / 1e9:.2f} GB: {needed}")
+            console.print(f"  about {stage.memory.total / 1e9:.2f} GB: {needed}")
             console.print(f"  {_time(stage.seconds, stage.cost, stage.past_runs)}")
     if found.refused:
         print(f"assay: {found.refused}", file=sys.stderr)

@@ -124,7 +124,7 @@ def size(tensors: dict[str, tuple[int, ...]]) -> int:
 
 
 def memory(shapes: Shapes, recipe: Recipe, tokens: int, kind: Literal["gpu", "cpu"]) -> Memory:
-    """At most, for ``tokens`` tokens in a batch (of pairs: on both sides).
+    """For ``tokens`` tokens in a batch (of pairs: on both sides).
 
     Weights, gradients and optimizer states as in ZeRO (arXiv:1910.02054, section 3.1), in the types that the trainer
     keeps them in. Activations by the same count as Korthikanti et al. (arXiv:2205.05198, section 4), made for a layer
