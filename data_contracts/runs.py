@@ -14,11 +14,12 @@ Outcome = Literal["running", "done", "failed", "stopped", "killed"]
 class RunRecord(Frozen):
     """One start of the trainer, whatever became of it; runs that go on from each other share the ``action_key``.
 
-    ``error`` is the kind of exception and ``guard`` the guard that ended it. It went on after the step ``begun_at``;
-    ``step`` is the last one that was reported, and ``rows`` and ``tokens`` were learned from between them, at
-    ``tokens_per_second`` (median of its last steps). ``exit_code`` is negative for a signal. ``peak_memory_gb`` is
-    resident memory, ``device_memory_gb`` that of the GPU, both in 10**9 bytes. ``commit`` is the project's, of a
-    checkout. ``cost`` is in the currency of the configured rate.
+    ``error`` is the kind of exception and ``guard`` the guard that ended it; ``trips`` are all the guards that tripped,
+    as the trainer noted them, also those after which it went on. It began after the step ``begun_at``; ``step`` is the
+    last one that was reported, and ``rows`` and ``tokens`` were learned from between them, at ``tokens_per_second``
+    (median of its last steps). ``exit_code`` is negative for a signal. ``peak_memory_gb`` is resident memory,
+    ``device_memory_gb`` that of the GPU, both in 10**9 bytes. ``commit`` is the project's, of a checkout. ``cost`` is
+    in the currency of the configured rate.
     """
 
     run: str
@@ -28,6 +29,7 @@ class RunRecord(Frozen):
     reason: str = ""
     error: str = ""
     guard: str = ""
+    trips: tuple[dict[str, JsonValue], ...] = ()
     begun_at: int = 0
     step: int = 0
     steps: int

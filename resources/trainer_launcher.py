@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_contracts.errors import BadInput, Unavailable
+from data_contracts.errors import BadInput
 from pipelines.stages.train.job import STOPPED, RunFiles
-from pipelines.stages.train.launcher import GRACE_S, Ended, Killed, TrainerLauncher, stop_with_parent
+from pipelines.stages.train.launcher import GRACE_S, Ended, Killed, Stopped, TrainerLauncher, stop_with_parent
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,8 +51,8 @@ class SubprocessLauncher:
         self.environment = environment or {}
 
     def launch(self, job_file: Path, run_dir: Path) -> None:
-        """Run to the end. Raises `Ended` with the trainer's reason when it failed, `Unavailable` when it was stopped,
-        `Killed` when it left no reason: run again, it goes on from its last checkpoint."""
+        """Run to the end. Raises `Ended` with the trainer's reason when it failed, `Stopped` when it was told to stop,
+        `Killed` when it left no reason: after these two, run again, it goes on from its last checkpoint."""
         mlflow = {"MLFLOW_TRACKING_URI": self.mlflow_uri} if self.mlflow_uri else {}
         trainer = subprocess.Popen(
             [sys.executable, "-m", "pipelines.stages.train.entry", str(job_file)],
@@ -78,13 +78,13 @@ class SubprocessLauncher:
 
 
 def judge(code: int, run_dir: Path) -> None:
-    """What an exit code of the trainer means. Raises `Unavailable` when it was stopped, `Killed` when it left no
+    """What an exit code of the trainer means. Raises `Stopped` when it was stopped, `Killed` when it left no
     reason, `Ended` when it failed."""
     failed = RunFiles(run_dir).failed
     reason = failed.read_text() if code != 0 and failed.exists() else ""
     again = f"run the step again to go on from its checkpoint in {run_dir}"
     if code == STOPPED:
-        raise Unavailable(f"training was stopped; {again}{reason and ': '}{reason}")
+        raise Stopped(f"training was stopped; {again}{reason and ': '}{reason}")
     if code != 0 and not reason:
         raise Killed(f"training ended with code {code} and no reason, as when it is killed; {again}", code)
     if code != 0:

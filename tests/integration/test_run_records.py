@@ -206,8 +206,9 @@ def _die_with_the_trainer(folder: Path, base: Path) -> None:
                 os._exit(main(job_file))
             while not reached(job_file, 2)():
                 time.sleep(0.01)
-            for process in (trainer, os.getpid()):
-                os.kill(process, signal.SIGKILL)
+            os.kill(trainer, signal.SIGKILL)
+            os.waitpid(trainer, 0)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     steps.write_training_file = write_secret_rows
     Work(folder, base, make_recipe()).sft(Both())

@@ -94,6 +94,19 @@ def test_a_run_that_was_killed_with_its_caller_is_recognised_when_its_locks_are_
     assert killed.ended > killed.started
 
 
+def test_guards_that_tripped_are_told_as_the_trainer_noted_them(line: Line) -> None:
+    key = sha256_bytes(b"work")
+    folder = line.home / "training" / hex_of(key)
+    folder.mkdir(parents=True)
+    trip = {"step": 5, "guard": "loss_spike", "action": "skip", "reason": "step 5: the loss 9 is a spike"}
+    failed = {"error": "GuardTripped", "reason": "step 8: the loss is nan", "guard": "nan", "step": 8, "trips": [trip]}
+    (folder / "failed.json").write_text(json.dumps(failed))
+    line.runs.put(make_record("ab12", outcome="running"))
+    assert listed("--contains", "loss_spike") == ["ab12"]
+    (record,) = line.runs.get("ab12")
+    assert (record.outcome, record.guard, record.step, record.trips) == ("failed", "nan", 8, (trip,))
+
+
 def _recipe(tmp_path: Path, **changes: object) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(json.loads(make_recipe(**changes).model_dump_json())))

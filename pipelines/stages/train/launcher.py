@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data_contracts.errors import Refused, Unavailable
+from pipelines.stages.train.job import STOPPED
 
 GRACE_S = 60
 """Seconds that a trainer which was told to stop has for its checkpoint before it is killed."""
@@ -27,6 +28,12 @@ class Killed(Unavailable):
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class Stopped(Unavailable):
+    """The training process was told to stop; run again, it goes on from its last checkpoint."""
+
+    code = STOPPED
 
 
 class TrainerLauncher(Protocol):

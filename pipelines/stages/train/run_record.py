@@ -113,6 +113,7 @@ def _closed(
             "reason": reason,
             "error": str(failed.get("error", "")),
             "guard": str(failed.get("guard") or ""),
+            "trips": tuple(failed.get("trips") or _read(files.result).get("trips") or ()),
             "begun_at": begun,
             "step": step,
             "rows": max(0, step - begun) * record.rows_a_step,
@@ -140,7 +141,7 @@ def _outcome(
         return "done", ""
     if failed:
         return "failed", str(failed.get("reason", ""))
-    if told.get("outcome") == "stopped":
+    if told.get("outcome") == "stopped" or getattr(failure, "code", None) == STOPPED:
         return "stopped", "told to stop; the same step goes on from its checkpoint"
     if files.log.exists() or failure is None:
         return "killed", "it left neither a result nor a reason: it was killed, or the machine took its memory back"
