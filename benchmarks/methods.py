@@ -35,7 +35,7 @@ from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from resources.base_model import BaseModels
 
-_MAX_LENGTH = 320
+_MAX_LENGTH = 384
 _LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _PAIRED = ("preference", "kto", "reward")
@@ -59,10 +59,10 @@ def schedule(learning_rate: float, steps: int, batch_size: int) -> dict[str, Any
 
 GRPO = {"rewards": {"json_valid": 0.1, "tool_offered": 0.2, "exact": 0.7}, "generations": 4, "max_tokens": 48}
 CELLS: dict[str, tuple[Method, Stage, dict[str, Any]]] = {
-    "full": ("full", "sft", {"schedule": schedule(5e-5, 16, 4)}),
-    "lora": ("lora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
-    "qlora": ("qlora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
-    "dora": ("dora", "sft", {"schedule": schedule(5e-4, 16, 4)}),
+    "full": ("full", "sft", {"schedule": schedule(5e-5, 40, 4)}),
+    "lora": ("lora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
+    "qlora": ("qlora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
+    "dora": ("dora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
     "dpo": ("lora", "preference", {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
     "ipo": ("lora", "preference", {"loss_type": ["ipo"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
     "kto": ("lora", "kto", {"beta": 0.1, "schedule": schedule(1e-4, 30, 4)}),
@@ -103,12 +103,13 @@ def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
     student = _student(base, out / "student") if stage == "distill" else base
     print(f"{cell}, seed {seed}: training", flush=True)
     _write_job(cell, seed, folder, student, parent, base if stage == "distill" else None)
+    files = RunFiles(folder)
+    resumed = files.checkpoints.is_dir()
     started = time.monotonic()
     peak = _train(folder)
-    files = RunFiles(folder)
     result = TrainResult.model_validate_json(files.result.read_bytes())
     found = {
-        "seconds": time.monotonic() - started,
+        "seconds": None if resumed else time.monotonic() - started,
         "peak_gb": peak / 1e9,
         "parameters": count_parameters(files.weights),
         **result.metrics,
@@ -164,8 +165,8 @@ def _train(folder: Path) -> int:
 
 def _chats() -> list[ChatExample]:
     rows = [json.loads(line) for line in generated("billing-conversations").splitlines()]
-    short = [row for row in rows if [message["role"] for message in row["messages"]] == ["user", "assistant"]]
-    return [ChatExample.model_validate({key: row[key] for key in ("messages", "tools")}) for row in short]
+    ends = [row for row in rows if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+    return [ChatExample.model_validate({key: row[key] for key in ("messages", "tools")}) for row in ends]
 
 
 def _pairs() -> list[PreferencePair]:
@@ -217,11 +218,17 @@ def table(out: Path, seeds: int) -> str:
             f"{found[0]['parameters'] / 1e6:.2f} M",
             f"{found[0]['steps']:.0f}",
             f"{fmean(each['peak_gb'] for each in found):.1f} GB",
-            f"{fmean(each['seconds'] for each in found):.0f} s",
+            _seconds(found),
             *(_interval(found, key) for key in ("validation_loss_start", "validation_loss", "validation_accuracy")),
         ]
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
+
+
+def _seconds(found: list[dict[str, Any]]) -> str:
+    """Of runs that went through in one go."""
+    whole = [each["seconds"] for each in found if each["seconds"] is not None]
+    return f"{fmean(whole):.0f} s" if whole else "-"
 
 
 def _interval(found: list[dict[str, Any]], key: str) -> str:
