@@ -12,6 +12,7 @@ from evals.policy import load_policy as load_gate_policy
 from evals.suite import load_suite, load_suites
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
+from pipelines.recipes.search import load_search
 from pipelines.stages.data.synthetic.plan import load_plan
 from pipelines.stages.signals.policy import load_policy as load_signal_policy
 from resources.kubernetes_job import load_place
@@ -24,6 +25,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "pipelines/launchers": load_place,
     "pipelines/products": lambda path: load_product(str(path)),
     "pipelines/recipes": load_recipe,
+    "pipelines/searches": load_search,
     "pipelines/stages/signals": load_signal_policy,
     "pipelines/synthesis": load_plan,
 }

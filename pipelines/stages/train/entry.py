@@ -66,6 +66,7 @@ def _run(job: TrainJob, files: RunFiles, job_file: Path) -> int:
         return 0
     if ranks.is_main():
         files.failed.unlink(missing_ok=True)
+        files.stop.unlink(missing_ok=True)
     # Threads are fixed before torch starts: their number can change the last bits of a sum.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ["HF_HUB_OFFLINE"] = "1"

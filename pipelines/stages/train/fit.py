@@ -86,7 +86,18 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
         prober = None if recipe.probes is None else Prober(job, recipe.probes, model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(
-            Watch(watchman, schedule.clip_norm, schedule.patience, sinks, stop, keeper, keep, prober, row_losses)
+            Watch(
+                watchman,
+                schedule.clip_norm,
+                schedule.patience,
+                sinks,
+                stop,
+                files.stop,
+                keeper,
+                keep,
+                prober,
+                row_losses,
+            )
         )
         if ranks.anywhere(stop.asked):
             return None

@@ -98,6 +98,7 @@ class RunFiles:
         self.ended = run_dir / "ended.json"
         self.environment = run_dir / "environment.json"
         self.log = run_dir / "log.txt"
+        self.stop = run_dir / "stop"  # who makes it asks the trainer to stop, as a signal does
         self.rows = run_dir / "rows"
         self.work = run_dir / "work"
         self.checkpoints = run_dir / "checkpoints"
