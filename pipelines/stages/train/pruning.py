@@ -20,7 +20,7 @@ class PruningLauncher:
     """`TrainerLauncher` around another one. ``judge`` is told (step, validation loss) of all validations so far, again
     and again, from a thread of its own, and says why to stop, or nothing. The trainer stops as after a signal.
 
-    Raises `Pruned` when it stopped for that, and what the other launcher raises. ``run_dir`` is where it ran, if at all.
+    Raises `Pruned` when it stopped for that, and what the other launcher raises. ``run_dir`` is where it ran.
     """
 
     run_dir: Path | None = None
