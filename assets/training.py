@@ -22,7 +22,8 @@ FROM_MODEL = dg.AssetIn(key_prefix="model")
 @model_asset(kinds={"safetensors"})
 def base(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[BaseManifest]:
     """The base model as one verified tree of weights and tokenizer; the chat template is the product's own."""
-    made = steps.base(line, line.product(context.partition_key), line.settings.base_model)
+    product = line.product(context.partition_key)
+    made = steps.base(line, product, product.base or line.settings.base_model)
     return materialized(made, {"parameters": made[0].parameters, "licence": made[0].licence})
 
 

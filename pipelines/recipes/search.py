@@ -91,21 +91,22 @@ def load_search(name: str | Path) -> Search:
 
 def check_space(search: Search, recipe: Path, scratch: Path) -> None:
     """Raises `BadInput` for a key that SFT does not depend on or that moves the measure, and for an end of a range, or
-    a choice, that the recipe does not take by itself. ``scratch`` is a folder for trial files."""
-    text = recipe.read_text()
+    a choice, that the recipe does not take by itself. ``scratch`` is a folder for a file."""
+    text, shipped = recipe.read_text(), load_recipe(recipe).for_sft()
     for key, values in search.space.items():
-        if key.startswith("preference"):
-            raise BadInput(f"search, space: {key} does not act on the validation loss of SFT: leave it out")
         if key in MEASURE:
             raise BadInput(
                 f"search, space: {key} changes what is measured, so that trials do not compare: leave it out"
             )
+        acts = False
         for value in values.ends():
             file = scratch / "space.yaml"
             file.write_text(with_values(text, {key: value}))
             try:
-                load_recipe(file)
+                acts = load_recipe(file).for_sft() != shipped or acts
             except BadInput as error:
                 raise BadInput(f"search, space: {key} cannot be {value!r} in {recipe.name} ({error})") from error
             finally:
                 file.unlink()
+        if not acts:
+            raise BadInput(f"search, space: {key} does not act on SFT, whose validation loss is measured: leave it out")

@@ -90,7 +90,7 @@ def test_a_key_that_is_no_single_value_is_named(key: str, value: Any, told: str)
     [
         ({"sft.learning_rate": {"low": -1.0, "high": 0.1}}, "sft.learning_rate cannot be -1.0"),
         ({"sft.scheduler": {"choices": ["linear", "cubic"]}}, "sft.scheduler cannot be 'cubic'"),
-        ({"preference.beta": {"low": 0.1, "high": 0.2}}, "does not act on the validation loss of SFT"),
+        ({"preference.beta": {"low": 0.1, "high": 0.2}}, "does not act on SFT"),
         ({"sft.eval_rows": {"low": 2, "high": 4}}, "changes what is measured"),
     ],
 )

@@ -10,18 +10,20 @@ from data_contracts.frozen import Frozen
 
 
 class BaseOrigin(Frozen):
-    """A base as found. ``content`` names its bytes at the origin; ``path`` is a GGUF file or a folder on this disk."""
+    """A base as found. ``content`` names its bytes at the origin; ``path`` is a GGUF file or a folder on this disk.
+    ``layers`` are those that a student keeps of it; none: all."""
 
     name: str
     source: str
     licence: str
     content: Digest
     path: Path
+    layers: tuple[int, ...] = ()
 
 
 class BaseSource(Protocol):
     def locate(self, source: str) -> BaseOrigin:
-        """Find ``package:NAME``, a folder or a hub id, without converting it."""
+        """Find ``package:NAME``, a folder, a hub id, or ``pruned:LAYERS:`` and one of them, without converting it."""
         ...
 
     def write(self, origin: BaseOrigin, folder: Path) -> None:

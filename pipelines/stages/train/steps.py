@@ -68,7 +68,7 @@ def known_base(parts: Parts, origin: BaseOrigin) -> BaseManifest | None:
 
 def _base_key(origin: BaseOrigin) -> Digest:
     config = origin.model_dump(mode="json", exclude={"path"})
-    return action_key("train/base", code_version(f"{_HERE}.base", "resources.base_model"), config, [origin.content])
+    return action_key("train/base", code_version(f"{_HERE}.base", "resources.base_model", "resources.layers"), config, [origin.content])
 
 
 def sft(
