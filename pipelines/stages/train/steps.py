@@ -38,6 +38,11 @@ _TRAINER = [
 
 
 def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, bool]:
+    """The product's base model."""
+    return stored_base(parts, source)
+
+
+def stored_base(parts: Parts, source: str) -> tuple[BaseManifest, bool]:
     """The base model from ``source`` (see `BaseSource.locate`) as a tree in the store, converted once."""
     origin = parts.bases.locate(source)
 
@@ -68,7 +73,8 @@ def known_base(parts: Parts, origin: BaseOrigin) -> BaseManifest | None:
 
 def _base_key(origin: BaseOrigin) -> Digest:
     config = origin.model_dump(mode="json", exclude={"path"})
-    return action_key("train/base", code_version(f"{_HERE}.base", "resources.base_model", "resources.layers"), config, [origin.content])
+    code = code_version(f"{_HERE}.base", "resources.base_model", "resources.layers")
+    return action_key("train/base", code, config, [origin.content])
 
 
 def sft(
