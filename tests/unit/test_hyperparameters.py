@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import BadInput, Refused
@@ -53,6 +53,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path / "one")
 
 
+@settings(max_examples=20)
 @given(
     rate=st.floats(1e-9, 1.0, exclude_min=True),
     rank=st.integers(1, 256),
@@ -179,19 +180,30 @@ def test_a_search_in_which_everything_fails_gives_up(bench: Bench) -> None:
 def test_a_killed_search_goes_on_and_tries_what_it_would_have_tried(bench: Bench, tmp_path: Path, sampler: str) -> None:
     first = FormulaTrainer(dies=2)
     with pytest.raises(KeyboardInterrupt):
-        bench.search(first, sampler=sampler, trials=14)
+        bench.search(first, sampler=sampler, trials=12)
     second = FormulaTrainer()
     # The run was cut off in the middle: its checkpoints wait for the trial that goes on.
     assert (first.launched[2] / "checkpoints").is_dir()
     (first.launched[2] / "checkpoints" / "step-1").rmdir()
-    resumed, _ = bench.search(second, sampler=sampler, trials=14)
+    resumed, _ = bench.search(second, sampler=sampler, trials=12)
     assert [trial.number for trial in resumed.trials if trial.state == "interrupted"] == [2]
     assert second.launched[0] == first.launched[2]
 
     straight = FormulaTrainer()
-    whole, _ = Bench(tmp_path / "other").search(straight, sampler=sampler, trials=14)
+    whole, _ = Bench(tmp_path / "other").search(straight, sampler=sampler, trials=12)
     assert first.rates[:2] + second.rates == straight.rates
     assert resumed.winner.parameters == whole.winner.parameters
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200])
+def test_a_journal_that_was_cut_off_in_the_middle_of_a_line_is_gone_on_with(bench: Bench, cut: int) -> None:
+    whole, _ = bench.search(FormulaTrainer(), trials=4)
+    (journal,) = (bench.line.home / "searches").glob("*/journal.log")
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    journal.with_name("journal.log.lock").symlink_to(journal)
+    more, hit = bench.search(FormulaTrainer(), trials=5)
+    assert not hit
+    assert [t.parameters for t in more.trials if t.state == "complete"][:4] == [t.parameters for t in whole.trials]
 
 
 def test_more_trials_go_on_with_those_that_were_made(bench: Bench) -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from data_contracts.digests import tree_digest, tree_files
 from data_contracts.errors import BadInput
-from pipelines.recipes.product import load_product
+from evals.suite import load_suites
+from pipelines.recipes.product import ROOT, load_product
 from pipelines.stages.train import steps
 from pipelines.wiring import Line, Settings
 from resources.base_model import BaseModels
@@ -107,3 +108,14 @@ def test_what_cannot_be_a_student_is_refused(teacher: Path, tmp_path: Path) -> N
     save_file({"h.0.weight": load_file(teacher / "model.safetensors")["model.norm.weight"]}, other / "m.safetensors")
     with pytest.raises(BadInput, match="not one stack"):
         keep_layers(other, [0])
+
+
+def test_the_product_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "distillation.md").read_text()
+    shown = page.split("```yaml\n# pipelines/products/billing-student.yaml\n")[1].split("```")[0]
+    (tmp_path / "billing-student.yaml").write_text(shown)
+    product = load_product("billing-student", tmp_path)
+    origin = BaseModels().locate(product.base)
+    assert len(origin.layers) == 16
+    assert origin.licence == "Apache-2.0"
+    assert {suite.layer for suite in load_suites(product)} == {"product", "safety", "general"}

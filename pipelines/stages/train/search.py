@@ -4,6 +4,7 @@ Trials come one after another. The study is a journal on disk: a search that was
 what it would have drawn.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -213,6 +214,7 @@ def _study(wanted: Search, journal: Path) -> "optuna.Study":
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _mend(journal)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if wanted.pruner is not None:
         pruner = optuna.pruners.MedianPruner(wanted.pruner.startup_trials, wanted.pruner.startup_steps)
@@ -220,6 +222,14 @@ def _study(wanted: Search, journal: Path) -> "optuna.Study":
     return optuna.create_study(
         storage=storage, study_name="search", load_if_exists=True, direction="minimize", pruner=pruner
     )
+
+
+def _mend(journal: Path) -> None:
+    """Take away what a search that was killed while it wrote has left: half a line, and Optuna's lock."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if journal.is_file():
+        whole = journal.read_bytes().rfind(b"\n") + 1
+        os.truncate(journal, whole)
 
 
 def _sampler(wanted: Search, done: int) -> "optuna.samplers.BaseSampler":
