@@ -39,7 +39,7 @@ def recipe(
     """The best recipe that a search over the values of its search file finds, each trial a training run (Optuna)."""
     product = line.product(context.partition_key)
     wanted = load_search(config.search or product.name)
-    launcher = PipesLauncher(context, line.mlflow_uri)
+    launcher = PipesLauncher(context, line.launcher)
     made = search(line, product, wanted, base, splits, launcher, context.log.info)
     found = made[0]
     text = line.store.get_bytes(found.best_recipe)

@@ -124,10 +124,12 @@ async def _answer(
             else:
                 async for line in stream.aiter_lines():
                     if line == "data: [DONE]":
-                        ended = True
+                        ended = True  # which some servers leave out after the finish reason
                     elif line.startswith("data: "):
                         event = json.loads(line.removeprefix("data: "))
-                        text = any(each["delta"].get("content") for each in event.get("choices", []))
+                        choices = event.get("choices", [])
+                        text = any(each["delta"].get("content") for each in choices)
+                        ended = ended or any(each.get("finish_reason") for each in choices)
                         first = time.perf_counter() - began if text and first is None else first
                         tokens = event["usage"]["completion_tokens"] if event.get("usage") else tokens
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:

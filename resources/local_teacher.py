@@ -42,12 +42,7 @@ class LocalTeacher:
             torch.manual_seed(body["seed"])
             sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
             if body["temperature"] > 0:
-                sampling: dict[str, Any] = {
-                    "do_sample": True,
-                    "temperature": body["temperature"],
-                    "top_p": 1.0,
-                    "top_k": 0,
-                }
+                sampling = {"do_sample": True, "temperature": body["temperature"], "top_p": 1.0, "top_k": 0}
             with torch.inference_mode():
                 made = model.generate(
                     **tokens, max_new_tokens=body["max_tokens"], pad_token_id=tokenizer.eos_token_id, **sampling

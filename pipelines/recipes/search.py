@@ -13,7 +13,7 @@ from pipelines.recipes.product import ROOT
 from pipelines.recipes.recipe import load_recipe
 
 FOLDER = ROOT / "pipelines" / "searches"
-MEASURE = ("seed", "max_length", "sft.eval_rows")
+MEASURE = ("seed", "max_length", "sft.schedule.eval_rows", "sft.assistant_only_loss", "sft.label_smoothing")
 """Keys that change which validation rows are asked: trials that differ in one of them cannot be compared."""
 
 

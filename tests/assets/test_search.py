@@ -12,7 +12,7 @@ from assets.groups import PRODUCTS
 from data_contracts.manifests import BaseManifest, DatasetManifest
 from pipelines.recipes.recipe import load_recipe
 from tests.assets.conftest import PRODUCT, Runner, reason
-from tests.support.searching import FormulaTrainer, export_chats, make_search
+from tests.support.searching import RATE, FormulaTrainer, at, export_chats, make_search
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_a_search_leaves_a_recipe_and_shows_what_mattered(
     assert len(trainer.launched) == 6
     (made,) = result.asset_materializations_for_node("search__recipe")
     assert made.metadata["history"].value.startswith("![validation loss by trial](data:image/png;base64,")
-    assert "sft.learning_rate" in made.metadata["importance"].value
-    best = load_recipe(tmp_path / "best.yaml")
-    assert f"sft.learning_rate {best.sft.learning_rate}" in made.metadata["best"].value
+    assert RATE in made.metadata["importance"].value
+    best = load_recipe(tmp_path / "best.yaml").payload()
+    assert f"{RATE} {at(best, RATE)}" in made.metadata["best"].value
     product = run.small.parts.product(PRODUCT)
     shipped = product.file("recipe", product.recipe).read_text().splitlines()
     changed = [line for line in (tmp_path / "best.yaml").read_text().splitlines() if line not in shipped]

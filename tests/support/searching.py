@@ -1,6 +1,7 @@
 """What a search needs: a line with a data set, rows from this hand, and a trainer whose loss is a formula."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,23 @@ from tests.support.data import ORIGIN
 from tests.support.training import make_chats, write_rows
 
 STEPS = (3, 6)
+SCHEDULE = "sft.schedule"
+"""The recipe's section with the schedule of SFT."""
+RATE = f"{SCHEDULE}.learning_rate"
+
+
+def at(document: Any, key: str) -> Any:
+    """The value under a dotted key."""
+    for name in key.split("."):
+        document = document[name]
+    return document
 
 
 def make_search(**changes: Any) -> Search:
     """Learning rates of five orders of magnitude, and two ranks that make no difference to the formula."""
     values = {
         "space": {
-            "sft.learning_rate": {"low": 1e-5, "high": 1.0, "log": True},
+            RATE: {"low": 1e-5, "high": 1.0, "log": True},
             "lora.rank": {"choices": [2, 4]},
         },
         "sampler": "random",
@@ -82,8 +93,6 @@ def export_chats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def loss_of(learning_rate: float, step: int) -> float:
     """Least at a learning rate of 0.01."""
-    import math
-
     return 1.0 + abs(math.log10(learning_rate) + 2) - step / 100
 
 
@@ -99,7 +108,7 @@ class FormulaTrainer:
 
     def launch(self, job_file: Path, run_dir: Path) -> None:
         files = RunFiles(run_dir)
-        rate = TrainJob.model_validate_json(job_file.read_bytes()).recipe.sft.learning_rate
+        rate = at(TrainJob.model_validate_json(job_file.read_bytes()).recipe.payload(), RATE)
         self.launched.append(run_dir)
         self.rates.append(rate)
         files.stop.unlink(missing_ok=True)

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 
 class Pace(NamedTuple):
-    """Seconds until the first word, seconds between words, how many; ``breaks``: no end; ``status``: no answer."""
+    """Seconds until the first word, seconds between words, how many; ``breaks``: no end; ``terse``: the
+    finish reason is the end; ``status``: no answer; ``usage``: whether tokens are counted."""
 
     first: float = 0.0
     between: float = 0.0
     words: int = 4
     status: int = 200
     breaks: bool = False
+    terse: bool = False
     usage: bool = True
 
 
@@ -56,8 +58,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"choices": [{"index": 0, "delta": {"content": "word "}}]})
         if pace.breaks:
             return
-        if pace.usage:
-            self._send({"choices": [], "usage": {"completion_tokens": pace.words}})
+        usage = {"usage": {"completion_tokens": pace.words}} if pace.usage else {}
+        if pace.terse:
+            self._send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]} | usage)
+            return
+        self._send({"choices": []} | usage)
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _send(self, event: dict[str, Any]) -> None:

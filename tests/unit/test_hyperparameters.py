@@ -16,7 +16,10 @@ from pipelines.stages.train import search as searching
 from pipelines.stages.train.search import search
 from pipelines.wiring import Line, Settings
 from tests.support.searching import (
+    RATE,
+    SCHEDULE,
     FormulaTrainer,
+    at,
     export_chats,
     loss_of,
     make_base,
@@ -60,11 +63,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     scheduler=st.sampled_from(["constant", "linear"]),
 )
 def test_changed_values_leave_every_other_character_as_it_was(rate: float, rank: int, scheduler: str) -> None:
-    values = {"sft.learning_rate": rate, "lora.rank": rank, "sft.scheduler": scheduler}
+    values = {RATE: rate, "lora.rank": rank, f"{SCHEDULE}.scheduler": scheduler}
     changed = with_values(SHIPPED, values)
     document = yaml.safe_load(changed)
-    assert (document["sft"]["learning_rate"], document["lora"]["rank"]) == (rate, rank)
-    assert document["sft"]["scheduler"] == scheduler
+    assert {key: at(document, key) for key in values} == values
     differing = [(a, b) for a, b in zip(SHIPPED.splitlines(), changed.splitlines(), strict=True) if a != b]
     assert len(differing) <= 3
     for old, new in differing:
@@ -75,7 +77,7 @@ def test_changed_values_leave_every_other_character_as_it_was(rate: float, rank:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("sft.learning_rat", 0.1, "learning_rat: the recipe's file has no such key"),
+        (f"{RATE}s", 0.1, "learning_rates: the recipe's file has no such key"),
         ("sft", 0.1, "is a list or a section"),
         ("lora.targets", "all", "is a list or a section"),
         ("seed.more", 1, "has no such key"),
@@ -89,10 +91,10 @@ def test_a_key_that_is_no_single_value_is_named(key: str, value: Any, told: str)
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        ({"sft.learning_rate": {"low": -1.0, "high": 0.1}}, "sft.learning_rate cannot be -1.0"),
-        ({"sft.scheduler": {"choices": ["linear", "cubic"]}}, "sft.scheduler cannot be 'cubic'"),
+        ({RATE: {"low": -1.0, "high": 0.1}}, f"{RATE} cannot be -1.0"),
+        ({f"{SCHEDULE}.scheduler": {"choices": ["linear", "cubic"]}}, "scheduler cannot be 'cubic'"),
         ({"preference.beta": {"low": 0.1, "high": 0.2}}, "does not act on SFT"),
-        ({"sft.eval_rows": {"low": 2, "high": 4}}, "changes what is measured"),
+        ({f"{SCHEDULE}.eval_rows": {"low": 2, "high": 4}}, "changes what is measured"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_before_any_training(
@@ -125,13 +127,13 @@ def test_the_best_trial_is_a_recipe_to_use_and_training_with_it_is_done_already(
     assert [trial.state for trial in made.trials] == ["complete"] * 5
     losses = {trial.number: trial.validation_loss for trial in made.trials}
     assert losses[made.best] == min(losses.values())
-    assert made.winner.validation_loss == pytest.approx(loss_of(made.winner.parameters["sft.learning_rate"], 6))
+    assert made.winner.validation_loss == pytest.approx(loss_of(made.winner.parameters[RATE], 6))
     assert len({trial.recipe for trial in made.trials}) == 5
 
     best = tmp_path / "best.yaml"
     best.write_bytes(bench.line.store.get_bytes(made.best_recipe))
     assert best.read_text().startswith("# as a person wrote it")
-    assert load_recipe(best).sft.learning_rate == made.winner.parameters["sft.learning_rate"]
+    assert at(load_recipe(best).payload(), RATE) == made.winner.parameters[RATE]
     trainer = FormulaTrainer()
     product = bench.product.model_copy(update={"recipe": str(best)})
     checkpoint, hit = searching.steps.sft(bench.line, product, bench.base, bench.splits, trainer)
@@ -143,7 +145,7 @@ def test_the_best_trial_is_a_recipe_to_use_and_training_with_it_is_done_already(
 
 def test_what_matters_is_told_from_what_does_not(bench: Bench) -> None:
     made, _ = bench.search(FormulaTrainer(), trials=12)
-    assert made.importance["sft.learning_rate"] > 0.8
+    assert made.importance[RATE] > 0.8
     assert sum(made.importance.values()) == pytest.approx(1.0)
 
 
@@ -165,7 +167,7 @@ def test_trials_that_fail_are_told_with_their_reason(bench: Bench) -> None:
     made, _ = bench.search(FormulaTrainer(explodes=0.05), trials=8)
     failed = [trial for trial in made.trials if trial.state == "failed"]
     assert failed
-    assert all(trial.parameters["sft.learning_rate"] > 0.05 and "the loss is nan" in trial.reason for trial in failed)
+    assert all(trial.parameters[RATE] > 0.05 and "the loss is nan" in trial.reason for trial in failed)
     assert len(bench.runs()) == 8 - len(failed)
 
 

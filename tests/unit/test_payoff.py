@@ -84,6 +84,13 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_measured() -> Non
         compare((served("teacher", teacher.url), served("student", "http://127.0.0.1:9/v1")), PROMPTS, 16, 2, 2)
 
 
+def test_an_answer_may_end_with_its_finish_reason_alone() -> None:
+    with streaming(lambda text: Pace(terse=True)) as one, streaming(lambda text: Pace()) as two:
+        timed = compare((served("teacher", one.url), served("student", two.url)), PROMPTS[:6], 16, 2, 2)
+    found = sheet(timed)
+    assert (found.paired, found.teacher.errors, found.teacher.tokens) == (4, {}, 16)
+
+
 def test_a_server_that_counts_no_tokens_gets_no_cost() -> None:
     with streaming(lambda text: Pace(usage=False)) as one, streaming(lambda text: Pace()) as two:
         timed = compare((served("teacher", one.url), served("student", two.url)), PROMPTS[:6], 16, 2, 2)
