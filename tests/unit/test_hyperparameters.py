@@ -1,5 +1,6 @@
 """Hyperparameter search: what it tries and keeps, what ends a trial or the search, and how it goes on after a kill."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,8 @@ def test_a_killed_search_goes_on_and_tries_what_it_would_have_tried(bench: Bench
     with pytest.raises(KeyboardInterrupt):
         bench.search(first, sampler=sampler, trials=12)
     second = FormulaTrainer()
-    # The run was cut off in the middle: its checkpoints wait for the trial that goes on.
+    # The run was cut off in the middle: its checkpoints wait for the trial that goes on, and say of what rows.
+    assert json.loads((first.launched[2] / "job.json").read_text())["row_names"]["train"]
     assert (first.launched[2] / "checkpoints").is_dir()
     (first.launched[2] / "checkpoints" / "step-1").rmdir()
     resumed, _ = bench.search(second, sampler=sampler, trials=12)
