@@ -55,7 +55,7 @@ def test_a_poisoned_batch_ends_the_run_with_a_record_of_it(tmp_path: Path, base:
     assert record["reason"].startswith("step 5: the loss is nan")
     assert record["last_metrics"]["step"] == 4
     assert record["last_metrics"]["loss"] > 0
-    assert record["hyperparameters"]["sft"]["learning_rate"] == 0.01
+    assert record["hyperparameters"]["sft"]["schedule"]["learning_rate"] == 0.01
 
 
 def test_an_absurd_learning_rate_is_not_stepped_with(tmp_path: Path, base: Path) -> None:

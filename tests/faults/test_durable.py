@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -77,7 +78,8 @@ def test_a_machine_that_was_lost_leaves_its_checkpoints_in_the_store(tmp_path: P
     job, _ = runs.job(tmp_path / "run", "sft")
     job.write_text(json.dumps(named))
     assert finish(job) == expected
-    assert "resuming from step-6" in trainer.log.read_text()
+    # The one of step 6 may have been in flight, that of step 4 was written before it was taken.
+    assert re.search("resuming from step-[46]", trainer.log.read_text())
 
 
 def test_a_run_whose_store_is_taken_away_keeps_nothing_there(tmp_path: Path, runs: Runs) -> None:

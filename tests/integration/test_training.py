@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 from contextlib import nullcontext
@@ -236,7 +237,8 @@ def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) 
     assert Checkpoints(str(run_dir / "checkpoints")).steps()
     resumed, hit = steps.sft(line, product, base, splits, InProcessOfItsOwn())
     assert not hit
-    assert "resuming from step-4" in (run_dir / "trainer.log").read_text()
+    # The one of step 4 may have been in flight, that of step 2 was written before it was taken.
+    assert re.search("resuming from step-[24]", (run_dir / "trainer.log").read_text())
 
     other = Line(Settings(home=tmp_path / "other", trust_root=tmp_path / "trust"))
     again, _ = steps.base(other, product, str(tmp_path / "tiny"))

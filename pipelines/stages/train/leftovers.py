@@ -45,6 +45,11 @@ def forget_runs(training: Path, store: str, rows: Collection[Digest]) -> None:
     raise Unavailable(f"training in {found[0]} goes on writing: end it, then do the same again")
 
 
+def store_of(store: str, run_dir: Path) -> str:
+    """A run's folder below the URL ``store``; nothing where checkpoints lie in the run directory."""
+    return store and f"{store.rstrip('/')}/{run_dir.name}"
+
+
 def claim_store(store: str, job_file: Path) -> None:
     """Lay the job file into a run's folder in the store, before anything else is written there."""
     if store:

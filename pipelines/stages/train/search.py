@@ -24,6 +24,7 @@ from pipelines.stages.protocols import Parts
 from pipelines.stages.train import steps
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.launcher import TrainerLauncher
+from pipelines.stages.train.leftovers import forget_store, store_of
 from pipelines.stages.train.pruning import Pruned, PruningLauncher
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class _Runs:
             trial.set_user_attr("reason", str(error))
             self.study.tell(trial, state=TrialState.PRUNED if pruned and watch.seen else TrialState.FAIL)
             if launcher.run_dir is not None:
-                shutil.rmtree(launcher.run_dir, ignore_errors=True)  # nobody goes on with what it learned from rows
+                # Nobody goes on with what it learned from rows.
+                shutil.rmtree(launcher.run_dir, ignore_errors=True)
+                forget_store(store_of(self.parts.checkpoints, launcher.run_dir))
             self.say(f"trial {trial.number} {'ended early' if pruned else 'failed'}: {error}")
         else:
             watch.note()

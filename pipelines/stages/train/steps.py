@@ -25,7 +25,7 @@ from pipelines.stages.train.base import BaseOrigin, count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
-from pipelines.stages.train.leftovers import forget_store
+from pipelines.stages.train.leftovers import forget_store, store_of
 
 _HERE = "pipelines.stages.train"
 _TRAINER = [
@@ -188,7 +188,7 @@ def _trained(
         parent=None if parent is None else parts.store.tree(parent.weights),
         teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
-        store=parts.checkpoints and f"{parts.checkpoints.rstrip('/')}/{run_dir.name}",
+        store=store_of(parts.checkpoints, run_dir),
         probe_suites=_probe_suites(product, recipe),
     )
 
