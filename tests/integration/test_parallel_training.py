@@ -162,6 +162,7 @@ def test_killing_the_program_ends_its_processes(tmp_path: Path, base: Path) -> N
     _await_step(job, trainer)
     assert len(_running(job)) == 4
     trainer.kill()
+    assert trainer.wait() == -signal.SIGKILL
     with FileLock(RunFiles(tmp_path).lock, timeout=60):
         assert not RunFiles(tmp_path).result.exists()
     _await_end(job)
