@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import Refused, Unavailable
-from pipelines.stages.train.checkpoints import is_whole, newest_whole
+from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import STOPPED, RunFiles
 from pipelines.stages.train.pruning import Pruned, PruningLauncher
 from tests.support.tiny import make_tiny_base
@@ -36,10 +36,8 @@ def test_a_hopeless_run_ends_with_a_whole_checkpoint_and_may_go_on_later(tmp_pat
 
     with pytest.raises(Pruned, match="enough"):
         PruningLauncher(Forked(), judge).launch(job, tmp_path / "run")
-    checkpoint, damaged = newest_whole(files.checkpoints)
-    assert checkpoint is not None
-    assert is_whole(checkpoint)
-    assert not damaged
+    checkpoints = Checkpoints(str(files.checkpoints))
+    assert [checkpoints.is_whole(step) for step in checkpoints.steps()] == [True]
     assert not files.stop.exists()
     last = json.loads(files.metrics.read_text().splitlines()[-1])["step"]
     assert 3 <= last < 99
