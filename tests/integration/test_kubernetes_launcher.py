@@ -56,7 +56,7 @@ def _launcher(volume: Path) -> KubernetesLauncher:
 @pytest.mark.parametrize("version", ["1.31", "1.34", "1.37"])
 @pytest.mark.parametrize("changes", [{}, GPUS], ids=["plain", "gpus"])
 def test_the_manifest_keeps_to_the_schema(volume: Path, version: str, changes: dict[str, Any]) -> None:
-    recipe = make_recipe(parallel={"processes": 2, "strategy": "ddp"})
+    recipe = make_recipe(parallel={"processes": 2})
     job_file = make_job(volume / "rendered", volume / "tiny", recipe)
     manifest = render(_place(volume, **changes), job_file, job_file.parent, {"MLFLOW_TRACKING_URI": "http://mlflow"})
 
@@ -134,7 +134,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, complaint: str) -> Non
 
 
 def test_the_shipped_example_is_read() -> None:
-    launcher = open_launcher(f"k8s:{ROOT / 'pipelines' / 'kubernetes.yaml'}", "", {})
+    launcher = open_launcher(f"k8s:{ROOT / 'pipelines' / 'launchers' / 'kubernetes.yaml'}", "", {})
     assert isinstance(launcher, KubernetesLauncher)
 
 
