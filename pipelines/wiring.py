@@ -219,7 +219,7 @@ class Line:
             "dagster": settings.dagster_port,
         }
         prepare_dagster_home(self.home)
-        shared = settings.model_dump(mode="json") | {"home": str(self.home)}
+        shared = settings.model_dump(mode="json", exclude_none=True) | {"home": str(self.home)}
         programs = standing_programs(self.home, ROOT, shared, ports, self.mlflow_uri)
         return Supervisor(self.home / "run", self.home / "logs", ROOT, programs)
 

@@ -112,7 +112,7 @@ def test_a_run_that_is_done_says_what_it_took(tmp_path: Path, tiny_base: Path) -
     assert record.tokens_per_second is not None
     assert record.peak_memory_gb is not None
     assert record.environment["torch_build"]
-    assert record.environment["deterministic_algorithms"] == "True"
+    assert record.environment["deterministic"] == "true"
     assert "sft step 6/6" in record.log_tail
     assert work.sft(Launched()) == made
     assert len(work.records()) == 1, "a hit starts nothing"

@@ -55,8 +55,9 @@ with kept(files.log), progress.sinks(SimpleNamespace(run_dir=Path({str(tmp_path)
         sink.end("done", "")
 """
     ours, theirs = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     child = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "120"}
+        [sys.executable, "-c", program], cwd=ROOT, stdout=theirs, stderr=theirs, env=environment | {"COLUMNS": "120"}
     )
     os.close(theirs)
     shown = b""
