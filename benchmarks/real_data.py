@@ -91,7 +91,7 @@ def main() -> None:
     base = timed("base", lambda: train.base(line, made, line.settings.base_model))
     launcher = SubprocessLauncher()
     sft: CheckpointManifest = timed("sft", lambda: train.sft(line, made, base, splits, launcher))
-    dpo: CheckpointManifest = timed("dpo", lambda: train.preference(line, made, base, sft, pairs, launcher))
+    dpo: CheckpointManifest = timed("dpo", lambda: train.tuned(line, made, base, sft, splits, pairs, launcher))
     for stage, checkpoint in (("sft", sft), ("dpo", dpo)):
         print(stage, {k: round(v, 4) for k, v in checkpoint.metrics.items()}, flush=True)
     rows = [json.loads(row) for row in (chosen.data / "sft/banking77_test_even.jsonl").read_text().splitlines()]

@@ -137,6 +137,26 @@ class LinesDigest:
         return "sha256:" + self._hasher.hexdigest()
 
 
+class DigestingWriter:
+    """A handle that writes through, and digests what it was asked to write, whatever becomes of it there."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._hasher = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self._hasher.update(data)
+        self._handle.write(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+    @property
+    def digest(self) -> Digest:
+        return "sha256:" + self._hasher.hexdigest()
+
+
 def merkle_root(names: Iterable[Digest]) -> Digest:
     """Root over the sorted names, hashed as in RFC 6962 (leaf prefix 0x00, node prefix 0x01).
 

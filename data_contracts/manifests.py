@@ -10,6 +10,10 @@ from pydantic import Field, JsonValue
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 
+Method = Literal["full", "lora", "qlora", "dora"]
+Stage = Literal["sft", "preference", "kto", "reward", "grpo", "distill"]
+"""What a training run learns by: SFT, or the objective that follows it."""
+
 
 class Counts(Frozen):
     """Rows in = rows out + dropped. ``dropped`` maps reason -> rows, each of which lies in quarantine."""
@@ -63,18 +67,19 @@ class CheckpointManifest(Frozen):
 
     ``weights`` names a tree: ``adapter_model.safetensors`` with ``adapter_config.json``, or for ``full`` a whole model
     folder (weights, tokenizer, configuration) as a base has. ``curve`` names a blob of the run's losses by step,
-    ``environment`` one of the versions it ran with.
+    ``environment`` one of the versions it ran with, ``teacher`` the manifest of the model that was distilled.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
     product: str
-    stage: Literal["sft", "preference"]
-    method: Literal["full", "lora", "qlora"]
+    stage: Stage
+    method: Method
     base: Digest
     template: Digest
     recipe: Digest
     datasets: tuple[Digest, ...]
     parent: Digest | None = None
+    teacher: Digest | None = None
     step: int
     weights: Digest
     metrics: dict[str, float] = {}
@@ -91,7 +96,7 @@ class ModelManifest(Frozen):
     base: Digest
     template: Digest
     weights: Digest
-    method: Literal["full", "lora", "qlora"]
+    method: Method
     rank: int | None
     checkpoint: Digest
     datasets: tuple[Digest, ...]

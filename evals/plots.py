@@ -46,22 +46,51 @@ def forest(criteria: Sequence[CriterionResult]) -> Figure:
     return Figure(axes.figure)
 
 
+_PANELS = {
+    "loss": (("loss", "#0969da"), ("validation_loss", "#bf3989")),
+    "gradient norm": (("grad_norm", "#0969da"),),
+    "learning rate": (("learning_rate", "#0969da"),),
+    "tokens/s": (("tokens_per_second", "#0969da"),),
+}
+
+
 def curves(stages: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
-    """Loss over steps, a panel for each training stage. Rows: {step, loss, validation_loss, ...}, values may miss."""
+    """A run over its steps: a row for each training stage, a panel for loss and validation loss, one each for gradient
+    norm, learning rate and speed where they were measured. Rows: {step, loss, ...}, values may miss. A bar at a
+    validation loss is the standard error of its difference to the least one, where rows were evaluated one by one."""
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(6.4, 2.6))
-    for place, (stage, rows) in enumerate(stages.items(), start=1):
-        axes = canvas.add_subplot(1, len(stages), place)
-        for field, colour in (("loss", "#0969da"), ("validation_loss", "#bf3989")):
-            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=field.replace("_", " "))
-        axes.set_title(stage, fontsize=10)
-        axes.set_xlabel("step")
-        axes.legend(frameon=False, fontsize=8)
-        _plain(axes)
+    panels = {
+        title: fields
+        for title, fields in _PANELS.items()
+        if title == "loss"
+        or any(row.get(name) is not None for rows in stages.values() for row in rows for name, _ in fields)
+    }
+    canvas = Canvas(figsize=(3.2 * len(panels), 2.4 * len(stages)), layout="constrained")
+    for down, (stage, rows) in enumerate(stages.items()):
+        for across, (title, fields) in enumerate(panels.items(), start=1):
+            axes = canvas.add_subplot(len(stages), len(panels), down * len(panels) + across)
+            for field, colour in fields:
+                _drawn(axes, rows, field, colour)
+            axes.set_title(f"{stage}: {title}", fontsize=9)
+            axes.set_xlabel("step", fontsize=8)
+            axes.tick_params(labelsize=7)
+            if len(fields) > 1 and axes.lines:
+                axes.legend(frameon=False, fontsize=7)
+            _plain(axes)
     return Figure(canvas)
+
+
+def _drawn(axes: Any, rows: Sequence[Mapping[str, float | None]], field: str, colour: str) -> None:
+    points = [
+        (row["step"], value, row.get("validation_error")) for row in rows if (value := row.get(field)) is not None
+    ]
+    if points:
+        steps, values, errors = zip(*points, strict=True)
+        axes.plot(steps, values, color=colour, marker=".", label=field.replace("_", " "))
+        if field == "validation_loss" and any(errors):
+            lengths = [error or 0.0 for error in errors]
+            axes.errorbar(steps, values, yerr=lengths, fmt="none", ecolor=colour, capsize=3)
 
 
 def histogram(values: Sequence[int], label: str) -> Figure:

@@ -122,6 +122,13 @@ def load_suites(product: Product) -> tuple[Suite, ...]:
     return tuple(load_suite(product.file("suite", name)) for name in product.suites)
 
 
+def is_probe(suite: Suite) -> bool:
+    """Whether a trainer can ask it in mid-run: questions with choices, or requests of which some are to be refused."""
+    if suite.lm_eval is not None:
+        return suite.layer == "general"
+    return suite.layer == "safety" and any(isinstance(i, CallItem) and i.expect == "refuse" for i in suite.items())
+
+
 def protected_texts(product: Product) -> dict[str, str]:
     """``suite/item id`` -> text of every item that training must never see."""
     return {f"{suite.name}/{item.id}": item.text for suite in load_suites(product) for item in suite.items()}

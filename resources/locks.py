@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 class FileLocks:
@@ -16,3 +16,11 @@ class FileLocks:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f"{name}.lock"):
             yield
+
+    def held(self, name: str) -> bool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / f"{name}.lock", timeout=0):
+                return False
+        except Timeout:
+            return True

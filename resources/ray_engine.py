@@ -6,24 +6,17 @@ and what it had is done again, which changes nothing: work has no effect but its
 """
 
 import asyncio
-import atexit
 import logging
-import os
-import secrets
-import shutil
-import sys
-import tempfile
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from importlib.metadata import distributions
 from itertools import chain, count, islice, repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_contracts.digests import Digest, sha256_file, sha256_json
-from data_contracts.errors import AssayError, BadInput, Unavailable
+from data_contracts.digests import Digest
+from data_contracts.errors import AssayError, Unavailable
+from resources.ray_cluster import check_environment, connect, this_environment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,13 +24,10 @@ if TYPE_CHECKING:
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
-_FOLDER = "assay-ray-"
 _AHEAD = 2
 """Batches in flight for each worker: one being worked on, one waiting. It bounds the memory."""
 _TRIES = 3
 """Workers that one batch may cost before it is given up."""
-_STORE_BYTES = 256 << 20
-"""Shared memory of a cluster that is started here; what does not fit goes to its folder on disk."""
 
 
 class RayBatchEngine:
@@ -54,7 +44,7 @@ class RayBatchEngine:
         first = list(islice(source, 1))
         if not first:
             return
-        _connect(self.workers)
+        connect(self.workers, "ASSAY_ENGINE=local")
         from ray.exceptions import RayError
 
         try:
@@ -103,7 +93,7 @@ def _rows(feed: Any, work: bytes, workers: int) -> Generator[tuple[int, bytes]]:
     batches = start.map_batches(_draw, fn_kwargs={"feed": feed}, batch_format="pyarrow", num_cpus=0)
     results = batches.map_batches(
         _Worker,
-        fn_constructor_args=(feed, work, _environment()),
+        fn_constructor_args=(feed, work, this_environment()),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -191,90 +181,12 @@ class _Worker:
 def _loaded(work: bytes, environment: Digest) -> Callable[[Any], Any]:
     from ray import cloudpickle
 
-    if _environment() != environment:
-        raise Unavailable(
-            f"{os.uname().nodename} of the Ray cluster runs another Python, other packages or other code than this "
-            "process, so its results could differ: give it the same checkout, set up by `make setup`"
-        )
+    check_environment(environment)
     loaded: Callable[[Any], Any] = cloudpickle.loads(work)
     return loaded
-
-
-def _environment() -> Digest:
-    """What results depend on beside the batch: Python, the installed packages, and our own code."""
-    root = Path(__file__).parents[1]
-    ours = [path for folder in ("data_contracts", "pipelines", "resources") for path in (root / folder).rglob("*.py")]
-    return sha256_json(
-        {
-            "python": sys.version,
-            "packages": sorted(f"{each.name}=={each.version}" for each in distributions()),
-            "code": {str(path.relative_to(root)): sha256_file(path) for path in ours},
-        }
-    )
 
 
 def _processors() -> int:
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def _connect(workers: int | None) -> None:
-    """This process becomes a driver of the cluster, once. Raises `Unavailable`, and `BadInput` for a Ray Client."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address.startswith("ray://"):
-        raise BadInput(
-            f"RAY_ADDRESS is {address}, a Ray Client, which Ray Data does not support: work on a machine of the "
-            "cluster and give HOST:PORT of its head"
-        )
-    try:
-        if address:
-            ray.init(address, **quiet)
-        else:
-            _start(workers, quiet)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        where = f"the Ray cluster at RAY_ADDRESS={address} cannot be reached" if address else "Ray does not start here"
-        raise Unavailable(f"{where} ({error}); correct it, or set ASSAY_ENGINE=local") from error
-
-
-def _start(workers: int | None, quiet: dict[str, Any]) -> None:
-    """A cluster for this process alone. Ray listens on every network, so it asks for a token that only its processes
-    know; what it writes (logs, batches that do not fit into memory) lies in a folder that goes with it."""
-    import ray
-
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    _clear_leftovers()
-    folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
-    atexit.register(_stop, folder)
-    ray.init(
-        "local",
-        num_cpus=workers,
-        include_dashboard=False,
-        object_store_memory=_STORE_BYTES,
-        _temp_dir=f"{folder}/ray",  # Ray opens its own folder to everybody
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
-
-
-def _clear_leftovers() -> None:
-    """Delete what clusters of commands that were killed left: it may hold rows."""
-    import psutil
-
-    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
-        owner = left.name.removeprefix(_FOLDER).split("-")[0]
-        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _stop(folder: str) -> None:
-    import ray
-
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)

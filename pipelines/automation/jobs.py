@@ -6,6 +6,9 @@ from assets.serving import CANARY, CHALLENGER, CHAMPION
 
 data = dg.define_asset_job("data", dg.AssetSelection.groups("data"), description="Raw rows to splits and preferences.")
 train = dg.define_asset_job("train", dg.AssetSelection.groups("model"), description="Base to selected candidate.")
+search = dg.define_asset_job(
+    "search", dg.AssetSelection.groups("search"), description="Hyperparameters of the product's recipe, by trial."
+)
 UP_TO_CANDIDATE = dg.AssetSelection.groups("data", "model", "eval") | dg.AssetSelection.assets(
     ["release", "verdict"], ["release", "candidate"]
 )
@@ -29,4 +32,4 @@ promote = dg.define_asset_job(
     dg.AssetSelection.assets(CHALLENGER, CANARY, CHAMPION),
     description="Promote the release named in the config: verify all again, challenger, canary, record, alias.",
 )
-all_jobs = [data, train, evaluate, line, promote, signals]
+all_jobs = [data, train, search, evaluate, line, promote, signals]

@@ -118,6 +118,8 @@ class Product(Frozen):
     environment: str = "production"
     purpose: Literal["own-model", "shared-model"] = "own-model"
     """What is learned for. Data that may only be used for inference is not learned from."""
+    base: str = ""
+    """Another base than the installation's (``ASSAY_BASE_MODEL``), in the same words; a student, for example."""
     sources: tuple[Source, ...] = Field(min_length=1)
     data_policy: str
     deduplicate: Deduplication = Deduplication()

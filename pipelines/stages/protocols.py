@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
 from data_contracts.ledger import Expiring, LedgerEntry
 from data_contracts.manifests import SignedHead
+from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
 from evals.protocols import ModelServer
@@ -254,6 +255,9 @@ class Locks(Protocol):
     """One writer: a named lock held across processes; released by the kernel when its holder dies."""
 
     def hold(self, name: str) -> AbstractContextManager[None]: ...
+    def held(self, name: str) -> bool:
+        """Whether somebody holds it at this moment."""
+        ...
 
 
 class Signatures(Protocol):
@@ -291,6 +295,28 @@ class TraceStore(Protocol):
         ...
 
 
+class Runs(Protocol):
+    """Records of training runs, outside manifests: they hold time and host."""
+
+    def put(self, record: RunRecord) -> None:
+        """Keep a record, in place of an earlier one of the same run."""
+        ...
+
+    def get(self, run: str) -> list[RunRecord]:
+        """The runs whose name begins so."""
+        ...
+
+    def find(
+        self,
+        product: str = "",
+        outcomes: Collection[Outcome] = (),
+        since: datetime | None = None,
+        action_key: Digest | None = None,
+    ) -> list[RunRecord]:
+        """Those that meet every condition, newest first."""
+        ...
+
+
 class Parts(Protocol):
     """All adapters of one installation; `pipelines.wiring.Line` is the real one."""
 
@@ -298,6 +324,11 @@ class Parts(Protocol):
     def home(self) -> Path: ...
     @property
     def store(self) -> ArtifactStore: ...
+    @property
+    def checkpoints(self) -> str:
+        """fsspec URL of the checkpoints of unfinished training runs; empty: in their run directories."""
+        ...
+
     @property
     def datasets(self) -> DatasetStore: ...
     @property
@@ -328,3 +359,9 @@ class Parts(Protocol):
     def server(self) -> ModelServer: ...
     @property
     def traces(self) -> TraceStore: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def hour_cost(self) -> float | None:
+        """What an hour of the machine that trains costs."""
+        ...

@@ -12,16 +12,22 @@ from evals.policy import load_policy as load_gate_policy
 from evals.suite import load_suite, load_suites
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
+from pipelines.recipes.search import load_search
+from pipelines.stages.data.distil import load_distillation
 from pipelines.stages.data.synthetic.plan import load_plan
 from pipelines.stages.signals.policy import load_policy as load_signal_policy
+from resources.kubernetes_job import load_place
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "data_contracts/contracts": load_contract,
     "data_contracts/policies": load_data_policy,
     "evals/policies": load_gate_policy,
     "evals/suites": load_suite,
+    "pipelines/launchers": load_place,
+    "pipelines/distillation": load_distillation,
     "pipelines/products": lambda path: load_product(str(path)),
     "pipelines/recipes": load_recipe,
+    "pipelines/searches": load_search,
     "pipelines/stages/signals": load_signal_policy,
     "pipelines/synthesis": load_plan,
 }

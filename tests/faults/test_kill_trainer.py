@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.digests import Digest
-from pipelines.stages.train.checkpoints import in_order
+from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import RunFiles
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached
@@ -42,7 +42,7 @@ def test_killed_while_a_checkpoint_is_written(
     tmp_path: Path, tiny_base: Path, uninterrupted: Digest, checkpoint: int
 ) -> None:
     job = make_job(tmp_path, tiny_base, RECIPE)
-    part = RunFiles(tmp_path).work / f"checkpoint-{checkpoint}"
+    part = RunFiles(tmp_path).checkpoints / f"step-{checkpoint}"
     assert Trainer(job).signal_when(signal.SIGKILL, part.exists) == -signal.SIGKILL
     assert finish(job) == uninterrupted
 
@@ -61,7 +61,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
 ) -> None:
     job = make_job(tmp_path, tiny_base, RECIPE)
     assert Trainer(job).signal_when(signal.SIGKILL, reached(job, 8)) == -signal.SIGKILL
-    newest = in_order(RunFiles(tmp_path).checkpoints)[0]
+    kept = RunFiles(tmp_path).checkpoints
+    newest = kept / f"step-{Checkpoints(str(kept)).steps()[0]}"
     victim = newest / ("SEAL.json" if damage == "unsealed" else "optimizer.pt")
     content = victim.read_bytes()
     if damage == "unsealed":
@@ -80,7 +81,7 @@ def test_told_to_stop_it_leaves_a_checkpoint_of_that_very_step(
 ) -> None:
     job = make_job(tmp_path, tiny_base, RECIPE)
     assert Trainer(job).signal_when(signal.SIGTERM, reached(job, 4)) == 75
-    assert in_order(RunFiles(tmp_path).checkpoints)[0].name in {"step-5", "step-6"}
+    assert Checkpoints(str(RunFiles(tmp_path).checkpoints)).steps()[0] in {5, 6}
     assert finish(job) == uninterrupted
 
 

@@ -17,7 +17,7 @@ from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import ROOT
 from pipelines.stages.data import scrub, steps
 from pipelines.stages.protocols import BatchEngine
-from resources import ray_engine
+from resources import ray_cluster, ray_engine
 from resources.batch_engine import LocalBatchEngine, open_engine
 from tests.support.data import DataParts, product_of, write_contract
 from tests.support.row_work import Counted, OwnError, deadly, slow_square, square, stumble
@@ -34,7 +34,7 @@ pytestmark = [
 def on_ray() -> Iterator[BatchEngine]:
     import ray
 
-    ray_engine._connect(WORKERS)
+    ray_cluster.connect(WORKERS, "ASSAY_ENGINE=local")
     yield open_engine(f"ray:{WORKERS}")
     ray.shutdown()
 
@@ -119,7 +119,7 @@ def test_a_part_that_ray_cannot_replace_is_one_clear_error(on_ray: BatchEngine) 
 
 def test_a_machine_with_other_code_is_refused() -> None:
     work = pickle.dumps(square)
-    assert ray_engine._loaded(work, ray_engine._environment())(3)[0] == 9
+    assert ray_engine._loaded(work, ray_cluster.this_environment())(3)[0] == 9
     with pytest.raises(Unavailable, match="runs another Python, other packages or other code"):
         ray_engine._loaded(work, "sha256:other")
 

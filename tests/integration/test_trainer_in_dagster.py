@@ -15,6 +15,7 @@ from filelock import FileLock
 from data_contracts.errors import Refused
 from pipelines.recipes.product import ROOT
 from pipelines.stages.train.job import RunFiles, TrainResult
+from pipelines.wiring import Line, Settings
 from resources.dagster import PipesLauncher
 from tests.support.tiny import make_tiny_base
 from tests.support.training import make_job, make_recipe
@@ -38,9 +39,11 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def launching(job: Path) -> dg.AssetsDefinition:
+    line = Line(Settings(home=job.parent / "home", launcher="subprocess"))
+
     @dg.asset
     def training(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        PipesLauncher(context, mlflow_uri="").launch(job, job.parent)
+        PipesLauncher(context, line.launcher).launch(job, job.parent)
         return dg.MaterializeResult()
 
     return training

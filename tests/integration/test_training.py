@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,14 @@ from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.item import Item
 from pipelines.stages.train import steps
-from pipelines.stages.train.checkpoints import in_order, is_whole
+from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
 from pipelines.wiring import Line, Settings
 from resources.adapters import check_adapter
 from tests.support.data import ORIGIN
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached, weights_digest
-from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, write_rows
+from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, make_tuning, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def _losses(points: tuple[CurvePoint, ...]) -> list[float]:
     return [point.loss for point in points if point.loss is not None]
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "dora", "full"])
 def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_base: Path, method: str) -> None:
     recipe = make_recipe(method, precision="bf16")
     sft = make_job(tmp_path / "sft", tiny_base, recipe)
@@ -66,7 +68,8 @@ def test_sft_then_dpo_learn_and_leave_one_thing_to_serve(tmp_path: Path, tiny_ba
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in weights.iterdir()}
     else:
         assert {path.name for path in weights.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
-        check_adapter(weights, sha256_bytes(b"tiny base"), max_rank=4)
+        with pytest.raises(Refused, match="DoRA") if method == "dora" else nullcontext():
+            check_adapter(weights, sha256_bytes(b"tiny base"), max_rank=4)
         assert str(tmp_path) not in (weights / "adapter_config.json").read_text()
 
 
@@ -93,9 +96,9 @@ def test_a_learning_rate_that_explodes_stops_before_the_weights_are_spoiled(tmp_
     failed = json.loads(RunFiles(tmp_path).failed.read_text())
     assert failed["error"] == "GuardTripped"
     assert "guards.max_loss_ratio" in failed["reason"] or "the loss is nan" in failed["reason"]
-    checkpoints = in_order(RunFiles(tmp_path).checkpoints)
-    assert checkpoints
-    assert all(is_whole(folder) for folder in checkpoints)
+    checkpoints = Checkpoints(str(RunFiles(tmp_path).checkpoints))
+    assert checkpoints.steps()
+    assert all(checkpoints.is_whole(step) for step in checkpoints.steps())
     assert not RunFiles(tmp_path).result.exists()
 
 
@@ -120,6 +123,14 @@ def test_metrics_reach_mlflow_as_numbers(tmp_path: Path, tiny_base: Path) -> Non
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 6
     assert [point.step for point in client.get_metric_history(run.info.run_id, "validation_loss")] == [0, 3, 6]
+    assert {"grad_norm", "token_accuracy", "tokens_per_second", "memory_gb", "eta_seconds"} <= run.data.metrics.keys()
+    assert run.data.tags["assay.outcome"] == "done"
+
+    guards = {"max_loss_ratio": 10.0, "window": 4, "max_grad_norm": 1e-9}
+    Trainer(make_job(tmp_path / "tripped", tiny_base, make_recipe(guards=guards)), MLFLOW_TRACKING_URI=uri).wait()
+    (tripped,) = client.search_runs([experiment.experiment_id], "tags.`assay.outcome` = 'failed'")
+    assert tripped.info.status == "FAILED"
+    assert "guards.max_grad_norm" in tripped.data.tags["assay.reason"]
 
 
 class InProcessOfItsOwn:
@@ -182,7 +193,7 @@ def test_from_base_to_the_selected_model_and_nothing_twice(tmp_path: Path, line:
     def whole() -> tuple[Any, list[bool]]:
         base, base_hit = steps.base(line, product, str(source))
         sft, sft_hit = steps.sft(line, product, base, splits, launcher)
-        dpo, dpo_hit = steps.preference(line, product, base, sft, preferences, launcher)
+        dpo, dpo_hit = steps.tuned(line, product, base, sft, splits, preferences, launcher)
         model, model_hit = steps.selected(line, product, base, sft, dpo, splits)
         return (base, sft, dpo, model), [base_hit, sft_hit, dpo_hit, model_hit]
 
@@ -223,10 +234,11 @@ def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) 
         steps.sft(line, product, base, splits, Killed())
     (run_dir,) = (tmp_path / "home" / "training").iterdir()
     assert not (run_dir / "rows").exists()
-    assert in_order(run_dir / "checkpoints")
+    assert Checkpoints(str(run_dir / "checkpoints")).steps()
     resumed, hit = steps.sft(line, product, base, splits, InProcessOfItsOwn())
     assert not hit
-    assert "resuming from step-4" in (run_dir / "trainer.log").read_text()
+    # The one of step 4 may have been in flight, that of step 2 was written before it was taken.
+    assert re.search("resuming from step-[24]", (run_dir / "trainer.log").read_text())
 
     other = Line(Settings(home=tmp_path / "other", trust_root=tmp_path / "trust"))
     again, _ = steps.base(other, product, str(tmp_path / "tiny"))
@@ -251,5 +263,38 @@ def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> 
 def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Line) -> None:
     product = _product(tmp_path, make_recipe(preference=None))
     base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
-    with pytest.raises(Refused, match="has no preference section"):
-        steps.preference(line, product, base, None, _dataset(line, "preferences"), InProcessOfItsOwn())  # type: ignore[arg-type]
+    sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
+    with pytest.raises(Refused, match="ends with SFT: add one of the sections preference, kto, "):
+        steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("exported")
+@pytest.mark.parametrize("stage", ["kto", "grpo", "distill", "reward"])
+def test_a_product_runs_what_its_recipe_names_after_sft(tmp_path: Path, line: Line, stage: str) -> None:
+    source = make_tiny_base(tmp_path / "tiny")
+    changes: dict[str, Any] = (
+        {"teacher": str(make_tiny_base(tmp_path / "teacher", seed=3))} if stage == "distill" else {}
+    )
+    quick = {"steps": 2, "eval_every": 2, "batch_size": 4}
+    recipe = make_recipe("dora", sft={"steps": 2, "eval_every": 2}, **make_tuning(stage, quick, **changes))
+    product, launcher = _product(tmp_path, recipe), InProcessOfItsOwn()
+    splits, preferences = _dataset(line, "splits"), _dataset(line, "preferences")
+    base, _ = steps.base(line, product, str(source))
+    sft, _ = steps.sft(line, product, base, splits, launcher)
+    tuned, _ = steps.tuned(line, product, base, sft, splits, preferences, launcher)
+    assert (tuned.stage, tuned.method, tuned.parent) == (stage, "dora", sft.digest)
+    assert (tuned.datasets[-1] == splits.digest) == (stage in ("grpo", "distill"))
+    if stage == "distill":
+        assert tuned.teacher is not None
+        assert line.store.get_manifest(tuned.teacher, BaseManifest).source == "folder"
+    model, _ = steps.selected(line, product, base, sft, tuned, splits)
+    better = tuned.metrics["validation_loss"] < tuned.metrics["validation_loss_start"]
+    assert model.checkpoint == (tuned.digest if better and stage != "reward" else sft.digest)
+    assert better or stage != "reward", "a reward model is not taken although it learned"
+
+
+def test_pairs_are_asked_for_where_a_product_has_none(tmp_path: Path, line: Line) -> None:
+    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
+    with pytest.raises(Refused, match="has no pairs for preference to learn from: add a source of kind preference"):
+        steps.tuned(line, product, base, None, splits, splits, InProcessOfItsOwn())  # type: ignore[arg-type]

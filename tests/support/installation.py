@@ -62,8 +62,8 @@ class Installation:
         recipe = load_recipe("billing-assistant").model_dump(mode="json")
         recipe |= {"seed": seed, "max_length": 2048}
         quick = {"steps": 3, "batch_size": 2, "checkpoint_every": 2, "eval_every": 3, "eval_rows": 2, "warmup_steps": 0}
-        recipe["sft"] |= quick
-        recipe["preference"]["schedule"] |= quick
+        for section in ("sft", "preference"):
+            recipe[section]["schedule"] |= quick
         criterion = {
             "name": "calls-not-worse",
             "kind": "non-inferiority",

@@ -1,5 +1,6 @@
 """The trainer program in real processes that start in a moment: a fork server has imported the libraries already."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -11,26 +12,34 @@ from pathlib import Path
 from data_contracts.digests import Digest, tree_digest, tree_files
 from pipelines.stages.train.entry import main
 from pipelines.stages.train.job import RunFiles
+from tests.support.ports import free_ports
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pipelines.stages.train.fit"])
 _PATIENCE = 120.0
 
 
-def _run(job_file: str, log: str, environment: dict[str, str]) -> None:
+Harm = Callable[[], None]
+
+
+def _run(job_file: str, log: str, harm: Harm | None, environment: dict[str, str]) -> None:
+    gc.freeze()  # accelerate collects at every start: what was imported need not be looked through, half of a short run
     os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
+    if harm is not None:
+        harm()
     with open(log, "a", buffering=1) as sys.stdout:
         sys.stderr = sys.stdout
         sys.exit(main(Path(job_file)))
 
 
 class Trainer:
-    """One process of the program; its output is appended to ``trainer.log`` of the run directory."""
+    """One process of the program; its output is appended to ``trainer.log`` of the run directory. ``harm`` (one of
+    `tests.support.poison`) is done to it first."""
 
-    def __init__(self, job_file: Path, **environment: str) -> None:
+    def __init__(self, job_file: Path, harm: Harm | None = None, **environment: str) -> None:
         self.files = RunFiles(job_file.parent)
         self.log = job_file.parent / "trainer.log"
-        self.process = _CONTEXT.Process(target=_run, args=(str(job_file), str(self.log), environment))
+        self.process = _CONTEXT.Process(target=_run, args=(str(job_file), str(self.log), harm, environment))
         self.process.start()
 
     def wait(self) -> int | None:
@@ -48,12 +57,19 @@ class Trainer:
         return self.wait()
 
 
-def finish(job_file: Path, **environment: str) -> Digest:
+def finish(job_file: Path, harm: Harm | None = None, **environment: str) -> Digest:
     """Run the program to its end; the digest of the weights that it leaves."""
-    trainer = Trainer(job_file, **environment)
+    trainer = Trainer(job_file, harm, **environment)
     code = trainer.wait()
     assert code == 0, trainer.log.read_text()
     return weights_digest(job_file)
+
+
+def start_ranks(job_file: Path, harm: Harm | None = None) -> tuple[Trainer, Trainer]:
+    """Two processes that share each batch, as ``accelerate launch`` starts them."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+    first, second = (Trainer(job_file, harm, RANK=rank, LOCAL_RANK=rank, **shared) for rank in "01")
+    return first, second
 
 
 def weights_digest(job_file: Path) -> Digest:

@@ -31,8 +31,9 @@ _SCHEDULE = {
 
 
 def make_recipe(method: str = "lora", **changes: Any) -> Recipe:
-    """A recipe of six steps; ``changes`` replace top-level keys, ``sft`` and ``dpo`` single keys of the schedules."""
-    sft, dpo = changes.pop("sft", {}), changes.pop("dpo", {})
+    """A recipe of six steps; ``changes`` replace top-level keys, ``sft`` and ``dpo`` single keys of the schedules, and
+    ``learning`` the other keys of the SFT section. See `make_tuning` for what may follow SFT instead of DPO."""
+    sft, dpo, learning = changes.pop("sft", {}), changes.pop("dpo", {}), changes.pop("learning", {})
     lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
     return Recipe.model_validate(
         {
@@ -44,11 +45,26 @@ def make_recipe(method: str = "lora", **changes: Any) -> Recipe:
             "activation_checkpointing": False,
             "lora": None if method == "full" else lora,
             "guards": {"max_loss_ratio": 10.0, "window": 4, "max_grad_norm": 10000.0},
-            "sft": _SCHEDULE | sft,
+            "sft": {"schedule": _SCHEDULE | sft, **learning},
             "preference": {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": _SCHEDULE | dpo},
             **changes,
         }
     )
+
+
+TUNINGS: dict[str, dict[str, Any]] = {
+    "preference": {"loss_type": ["sigmoid"], "beta": 0.1},
+    "kto": {"beta": 0.1},
+    "reward": {},
+    "grpo": {"rewards": {"json_valid": 0.4, "exact": 0.6}, "generations": 4, "max_tokens": 8, "beta": 0.02},
+    "distill": {"teacher": "tiny", "divergence": 0.5, "max_tokens": 8},
+}
+
+
+def make_tuning(stage: str, schedule: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Changes for `make_recipe`: this objective after SFT, with ``changes`` of its keys."""
+    section = TUNINGS[stage] | changes | {"schedule": _SCHEDULE | (schedule or {})}
+    return {"preference": None, stage: section}
 
 
 def make_chats(count: int) -> list[ChatExample]:
@@ -78,13 +94,23 @@ def write_rows(path: Path, rows: list[ChatExample] | list[PreferencePair]) -> Pa
     return path
 
 
-def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = None) -> Path:
-    """Write rows and a job file into ``folder``; preference training when there is a parent."""
-    make = make_chats if parent is None else make_pairs
-    rows = {"train": make(10), "validation": make(4)}
+def make_job(
+    folder: Path,
+    base: Path,
+    recipe: Recipe,
+    parent: Path | None = None,
+    teacher: Path | None = None,
+    rows: Any = None,
+    **fields: Any,
+) -> Path:
+    """Write rows (ten, unless given) and a job file into ``folder``; what follows SFT in the recipe when there is a
+    parent. ``fields`` are more fields of the job."""
+    stage = "sft" if parent is None else recipe.tuning
+    make = make_pairs if stage in ("preference", "kto", "reward") else make_chats
+    rows = {"train": rows or make(10), "validation": make(4)}
     job = TrainJob(
         product="test-product",
-        stage="sft" if parent is None else "preference",
+        stage=stage or "sft",
         recipe=recipe,
         base=base,
         base_digest=sha256_bytes(b"tiny base"),
@@ -93,7 +119,9 @@ def make_job(folder: Path, base: Path, recipe: Recipe, parent: Path | None = Non
         validation_rows=write_rows(folder / "rows" / "validation.jsonl", rows["validation"]),
         row_names={split: tuple(row.digest for row in found) for split, found in rows.items()},
         parent=parent,
+        teacher=teacher,
         run_dir=folder,
+        **fields,
     )
     path = folder / "job.json"
     path.write_text(job.model_dump_json())

@@ -135,6 +135,13 @@ def test_no_person_and_no_template_lies_in_two_splits(line: tuple[DataParts, Don
         assert 0.03 < sizes["validation"] / manifest.counts.rows_out < 0.25  # type: ignore[operator]
 
 
+def test_a_product_without_a_source_of_pairs_goes_on_with_its_conversations(line: tuple[DataParts, Done]) -> None:
+    parts, done = line
+    product = billing()
+    chats = product.model_copy(update={"sources": tuple(each for each in product.sources if each.kind == "sft")})
+    assert steps.preferences(parts, chats, done["mixture"][0])[0].parts == done["splits"][0].parts
+
+
 def test_manifests_hold_no_row_text_and_say_what_the_rows_are(line: tuple[DataParts, Done]) -> None:
     _, done = line
     mixture = done["mixture"][0]

@@ -42,13 +42,13 @@ def test_an_engine_that_there_is_not_is_named(tmp_path: Path, name: str) -> None
 def test_what_a_killed_ray_cluster_left_goes_when_the_next_one_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resources import ray_engine
+    from resources import ray_cluster
 
-    monkeypatch.setattr(ray_engine.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray_cluster.tempfile, "gettempdir", lambda: str(tmp_path))
     ended = subprocess.Popen(["true"])
     ended.wait()
     names = [f"assay-ray-{ended.pid}-a", f"assay-ray-{os.getpid()}-b", "assay-ray-old", "another"]
     for name in names:
         (tmp_path / name).mkdir()
-    ray_engine._clear_leftovers()
+    ray_cluster._clear_leftovers()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], names[3], names[2]])

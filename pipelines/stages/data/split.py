@@ -26,7 +26,10 @@ def splits(parts: Parts, product: Product, mixture: DatasetManifest) -> tuple[Da
 
 
 def preferences(parts: Parts, product: Product, mixture: DatasetManifest) -> tuple[DatasetManifest, bool]:
-    """The preference pairs, each with its split, under the same grouping as the conversations."""
+    """The preference pairs, each with its split, under the same grouping as the conversations. A product that has no
+    source of them learns without: it is given the conversations."""
+    if not any(source.kind == "preference" for source in product.sources):
+        return splits(parts, product, mixture)
     return _split(parts, product, mixture, "preferences", "preference")
 
 

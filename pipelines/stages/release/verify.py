@@ -110,6 +110,8 @@ def _checkpoints(parts: Parts, model: ModelManifest) -> tuple[list[CheckpointMan
         if (step.base, step.template, step.product) != (model.base, model.template, model.product):
             raise Refused(f"checkpoint {step.digest} ({step.stage}) has another base, template or product")
         parts.store.get_manifest(step.recipe, Recipe)
+        if step.teacher is not None:
+            parts.store.get_manifest(step.teacher, BaseManifest)
         parts.store.get_json(step.environment)
         parts.store.tree(step.weights)
     if steps[0].weights != model.weights:

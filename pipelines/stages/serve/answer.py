@@ -66,8 +66,11 @@ def target(parts: Parts, product: Product, release: Digest | None, route: Litera
     manifest = parts.store.get_manifest(release, ReleaseManifest)
     if manifest.product != product.name or manifest.environment != product.environment:
         raise Refused(f"{release} is a release of {manifest.product}/{manifest.environment}, not of {product.name}")
-    if parts.store.get_manifest(manifest.model, ModelManifest).method == "full":
-        raise Refused(f"{release} has full weights: it needs a vLLM server of its own, which this gateway does not run")
+    method = parts.store.get_manifest(manifest.model, ModelManifest).method
+    if method in ("full", "dora"):
+        raise Refused(
+            f"{release} has {method} weights: it needs a vLLM server of its own, which this gateway does not run"
+        )
     return Target(
         route=route,
         reason="",

@@ -97,7 +97,7 @@ def _delete_content(parts: Parts, concerned: Family) -> None:
     """After the key: a step that is at work sees under the lock that it may not write these rows any more."""
     with parts.locks.hold(ROWS_LOCK):
         parts.datasets.erase(concerned.subjects)
-    forget_runs(parts.home / "training", concerned.rows)
+    forget_runs(parts.home / "training", parts.checkpoints, concerned.rows)
     forget_copies(parts)
 
 
@@ -186,7 +186,7 @@ def _prove(parts: Parts, products: Sequence[Product], concerned: Family, found: 
         ),
         "No row shard and no quarantine file holds content of these rows; every one was read again.": held.content == 0,
         "No unfinished training run keeps these rows or what it learned from them.": (
-            not runs_with(parts.home / "training", concerned.rows)
+            not runs_with(parts.home / "training", parts.checkpoints, concerned.rows)
         ),
         "No sample of what a derived model answered in evaluation is in the store.": (
             not any(parts.store.has(blob) for blob in found.samples)

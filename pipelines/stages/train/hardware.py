@@ -1,10 +1,25 @@
-"""What the machine computes well, found without loading torch."""
+"""What the machine has and computes well, found without loading torch."""
 
+import subprocess
 from pathlib import Path
+from typing import Literal
+
+from data_contracts.frozen import Frozen
 
 _CPU = Path("/proc/cpuinfo")
 _GPU = Path("/dev/nvidia0")
+_MEMORY = Path("/proc/meminfo")
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+
+class Machine(Frozen):
+    """Where training would run: its memory in bytes, of the first GPU or of the whole machine, and what of it is free
+    now."""
+
+    kind: Literal["gpu", "cpu"]
+    total: int
+    free: int
 
 
 def computes_bf16(cpu: Path = _CPU, gpu: Path = _GPU) -> bool:
@@ -13,3 +28,25 @@ def computes_bf16(cpu: Path = _CPU, gpu: Path = _GPU) -> bool:
         return True
     words = set(cpu.read_text().split()) if cpu.exists() else set()
     return not words.isdisjoint(_INSTRUCTIONS)
+
+
+def this_machine(memory: Path = _MEMORY, limits: tuple[Path, ...] = _LIMITS, gpu: Path = _GPU) -> Machine | None:
+    """``None`` where neither the kernel nor the driver tells. A container's limit counts as the machine's memory."""
+    if gpu.exists():
+        return _gpu()
+    if not memory.exists():
+        return None
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in memory.read_text().splitlines()}
+    allowed = [int(text) for limit in limits if limit.exists() and (text := limit.read_text().strip()).isdigit()]
+    total = min(kilobytes["MemTotal"] * 1024, *allowed) if allowed else kilobytes["MemTotal"] * 1024
+    return Machine(kind="cpu", total=total, free=min(kilobytes["MemAvailable"] * 1024, total))
+
+
+def _gpu() -> Machine | None:
+    ask = ["nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout
+        total, free = (int(number) * 2**20 for number in told.strip().split(","))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return Machine(kind="gpu", total=total, free=free)

@@ -1,39 +1,115 @@
-"""What unfinished training runs keep on disk (exported rows, checkpoints, weights), and how erasure takes it away."""
+"""What unfinished training runs keep (exported rows, checkpoints, weights), on disk and in the store of checkpoints,
+and how erasure takes it away."""
 
 import json
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import fsspec
 
 from data_contracts.digests import Digest
 from data_contracts.errors import Unavailable
+from pipelines.stages.train.checkpoints import StoreLost
 from pipelines.stages.train.job import RunFiles
 
 _TRIES = 50
+_CLAIM = "job.json"
+"""Says in the store whose the checkpoints beside it are: the job file, which names its rows."""
 
 
-def runs_with(training: Path, rows: Collection[Digest]) -> list[Path]:
-    """Run directories below ``training`` that learn from one of these rows, or that hold rows and do not say which."""
-    return [run for run in sorted(training.glob("*")) if _learns_from(RunFiles(run), rows)]
+def runs_with(training: Path, store: str, rows: Collection[Digest]) -> list[str]:
+    """Run directories below ``training``, and folders below the URL ``store``, of runs that learn from one of these
+    rows, or that hold something and do not say of what. Raises `StoreLost`."""
+    found = [str(run) for run in sorted(training.glob("*")) if _learns_from(RunFiles(run), rows)]
+    with _reaching(store):
+        return found + [run for run, names in _claims(store) if names is None or not names.isdisjoint(rows)]
 
 
-def forget_runs(training: Path, rows: Collection[Digest]) -> None:
+def forget_runs(training: Path, store: str, rows: Collection[Digest]) -> None:
     """Delete those runs. One that is under way ends with an error at its next step. Raises `Unavailable` when one keeps
     writing."""
     for _ in range(_TRIES):
-        found = runs_with(training, rows)
+        found = runs_with(training, store, rows)
         if not found:
             return
         for run in found:
-            shutil.rmtree(run, ignore_errors=True)  # a trainer may write while it is deleted: then once more
+            if "://" in run:
+                forget_store(run)
+            else:
+                shutil.rmtree(run, ignore_errors=True)  # a trainer may write while it is deleted: then once more
         time.sleep(0.1)
     raise Unavailable(f"training in {found[0]} goes on writing: end it, then do the same again")
 
 
+def store_of(store: str, run_dir: Path) -> str:
+    """A run's folder below the URL ``store``; nothing where checkpoints lie in the run directory."""
+    return store and f"{store.rstrip('/')}/{run_dir.name}"
+
+
+def claim_store(store: str, job_file: Path) -> None:
+    """Lay the job file into a run's folder in the store, before anything else is written there."""
+    if store:
+        with _reaching(store):
+            fs, root = fsspec.url_to_fs(store, auto_mkdir=True)
+            fs.pipe_file(f"{root}/{_CLAIM}", job_file.read_bytes())
+
+
+def is_claimed(store: str) -> bool:
+    """Whether a run's folder in the store is still its own: erasure takes it away."""
+    with _reaching(store):
+        fs, root = fsspec.url_to_fs(store)
+        return bool(fs.exists(f"{root}/{_CLAIM}"))
+
+
+def forget_store(store: str) -> None:
+    """Delete a run's folder in the store; the claim goes last, so that a deletion cut short is found again."""
+    if not store:
+        return
+    with _reaching(store):
+        fs, root = fsspec.url_to_fs(store)
+        fs.invalidate_cache()
+        for path in fs.find(root):
+            if path != f"{root}/{_CLAIM}":
+                fs.rm_file(path)
+        if fs.exists(root):
+            fs.rm(root, recursive=True)
+
+
 def _learns_from(files: RunFiles, rows: Collection[Digest]) -> bool:
     try:
-        named = json.loads(files.job.read_bytes())["row_names"]
+        named = _names(files.job.read_bytes())
     except (OSError, ValueError, KeyError):
         return files.rows.exists()
-    return any(name in rows for split in named.values() for name in split)
+    return not named.isdisjoint(rows)
+
+
+def _claims(store: str) -> Iterator[tuple[str, set[Digest] | None]]:
+    """Each run's folder in the store with the names of its rows; nothing for names that cannot be read."""
+    if not store:
+        return
+    fs, root = fsspec.url_to_fs(store)
+    fs.invalidate_cache()
+    for folder in sorted(fs.ls(root, detail=False)) if fs.exists(root) else ():
+        names: set[Digest] | None = None
+        try:
+            names = _names(fs.cat_file(f"{folder}/{_CLAIM}"))
+        except (FileNotFoundError, ValueError, KeyError):
+            if not fs.find(folder):
+                continue
+        yield f"{store.rstrip('/')}/{Path(folder).name}", names
+
+
+def _names(job: Any) -> set[Digest]:
+    return {name for split in json.loads(job)["row_names"].values() for name in split}
+
+
+@contextmanager
+def _reaching(store: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreLost(f"the store of checkpoints {store} cannot be reached: {error}") from error

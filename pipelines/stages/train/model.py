@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
 from data_contracts.errors import BadInput
 from pipelines.stages.train.job import TrainJob
@@ -22,13 +23,13 @@ def load_tokenizer(job: TrainJob) -> Any:
 def load_model(job: TrainJob) -> Any:
     """The base, or the parent, ready to train. Draws random numbers: seed first."""
     recipe = job.recipe
+    scores = job.stage == "reward"
+    load, head = (AutoModelForSequenceClassification, {"num_labels": 1}) if scores else (AutoModelForCausalLM, {})
     if recipe.method == "full":
         # Master weights stay in float32; with precision bf16 only the computation is autocast.
-        return AutoModelForCausalLM.from_pretrained(job.parent or job.base, dtype=torch.float32)
-    base = AutoModelForCausalLM.from_pretrained(
-        job.base, dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32, **_quantized(job)
-    )
-    if job.parent is not None:
+        return load.from_pretrained(job.parent or job.base, dtype=torch.float32, **head)
+    base = load.from_pretrained(job.base, dtype=_computed_in(job), **head, **_quantized(job))
+    if job.parent is not None and not scores:
         adapted = PeftModel.from_pretrained(base, job.parent, is_trainable=True)
         adapted.peft_config["default"].base_model_name_or_path = str(job.base)  # it holds our digest, not a place
         return adapted
@@ -36,13 +37,38 @@ def load_model(job: TrainJob) -> Any:
     if lora is None:
         raise BadInput(f"method {recipe.method} needs a lora section in the recipe")
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
+        use_dora=recipe.method == "dora",
     )
-    return get_peft_model(base, config)
+    adapted = get_peft_model(base, config)
+    if job.parent is not None:  # the head that scores is new, the adapter is the parent's
+        parent = load_file(job.parent / "adapter_model.safetensors")
+        set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted) | parent)
+    return adapted
+
+
+def load_frozen_base(job: TrainJob) -> Any:
+    return AutoModelForCausalLM.from_pretrained(job.base, dtype=_computed_in(job))
+
+
+def load_teacher(job: TrainJob, tokenizer: Any) -> Any:
+    """The model that is learned from. Raises `BadInput` where its tokens are not the student's."""
+    if job.teacher is None:
+        raise BadInput("a distill run needs the folder of its teacher in the job")
+    if AutoTokenizer.from_pretrained(job.teacher).get_vocab() != tokenizer.get_vocab():
+        raise BadInput(
+            "distill.teacher has another vocabulary than the base: name a teacher of the same family, or learn from "
+            "the texts that it writes"
+        )
+    return AutoModelForCausalLM.from_pretrained(job.teacher, dtype=_computed_in(job))
+
+
+def _computed_in(job: TrainJob) -> torch.dtype:
+    return torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32
 
 
 def _quantized(job: TrainJob) -> dict[str, Any]:
@@ -54,7 +80,8 @@ def _quantized(job: TrainJob) -> dict[str, Any]:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32,
+            bnb_4bit_compute_dtype=_computed_in(job),
+            llm_int8_skip_modules=["score"] if job.stage == "reward" else None,
         ),
         "device_map": {"": 0 if torch.cuda.is_available() else "cpu"},
     }
@@ -83,7 +110,7 @@ def save_weights(model: Any, tokenizer: Any, job: TrainJob, folder: Path) -> Non
 
 
 def _save_whole(model: Any, tokenizer: Any, job: TrainJob, folder: Path) -> None:
-    dtype = torch.bfloat16 if job.recipe.precision == "bf16" else torch.float32
+    dtype = _computed_in(job)
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
     config_file = folder / "config.json"

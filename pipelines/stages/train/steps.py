@@ -1,4 +1,4 @@
-"""Base -> SFT -> preference -> selected. Each step returns its manifest and whether it was there already.
+"""Base -> SFT -> tuned -> selected. Each step returns its manifest and whether it was there already.
 
 The trainer is handed a folder named by the action key, so that a killed run is found again and resumed.
 """
@@ -7,36 +7,44 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
-from data_contracts.digests import hex_of
-from data_contracts.errors import Refused, Unavailable
-from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest
+from data_contracts.digests import Digest
+from data_contracts.errors import BadInput, Refused, Unavailable
+from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, Stage
+from evals.suite import is_probe, load_suites
 from pipelines.recipes.product import Product
-from pipelines.recipes.recipe import Recipe, load_recipe
+from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
 from pipelines.stages.data.export import write_training_file
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
-from pipelines.stages.train.base import count_parameters
+from pipelines.stages.train import run_record
+from pipelines.stages.train.base import BaseOrigin, count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
+from pipelines.stages.train.leftovers import forget_store, store_of
 
 _HERE = "pipelines.stages.train"
 _TRAINER = [
     f"{_HERE}.{name}"
-    for name in ("checkpoints", "entry", "environment", "fit", "guards", "job", "model", "rows", "watch")
-]
+    for name in (
+        *("anchor", "checkpoints", "drawn", "entry", "environment", "fit", "guards", "job", "keeper", "model"),
+        *("note", "parity", "probes", "ranks", "rewards", "rows", "sweep", "trainers", "watch"),
+    )
+] + ["evals.answers"]
 
 
 def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, bool]:
+    """The product's base model."""
+    return stored_base(parts, source)
+
+
+def stored_base(parts: Parts, source: str) -> tuple[BaseManifest, bool]:
     """The base model from ``source`` (see `BaseSource.locate`) as a tree in the store, converted once."""
     origin = parts.bases.locate(source)
-    config = origin.model_dump(mode="json", exclude={"path"})
-    code = code_version(f"{_HERE}.base", "resources.base_model")
 
     def work() -> BaseManifest:
         with tempfile.TemporaryDirectory() as folder:
@@ -49,8 +57,24 @@ def base(parts: Parts, product: Product, source: str) -> tuple[BaseManifest, boo
                 parameters=count_parameters(Path(folder)),
             )
 
-    key = action_key("train/base", code, config, [origin.content])
-    return remembered(parts.store, key, BaseManifest, work, whole=lambda manifest: parts.store.has(manifest.tree))
+    return remembered(
+        parts.store, _base_key(origin), BaseManifest, work, whole=lambda manifest: parts.store.has(manifest.tree)
+    )
+
+
+def known_base(parts: Parts, origin: BaseOrigin) -> BaseManifest | None:
+    """What `base` made of this origin before, if it is still there."""
+    digest = parts.store.get_action(_base_key(origin))
+    if digest is None or not parts.store.has(digest):
+        return None
+    manifest = parts.store.get_manifest(digest, BaseManifest)
+    return manifest if parts.store.has(manifest.tree) else None
+
+
+def _base_key(origin: BaseOrigin) -> Digest:
+    config = origin.model_dump(mode="json", exclude={"path"})
+    code = code_version(f"{_HERE}.base", "resources.base_model", "resources.layers")
+    return action_key("train/base", code, config, [origin.content])
 
 
 def sft(
@@ -60,23 +84,34 @@ def sft(
     return _trained(parts, product, "sft", _recipe(product).for_sft(), base, splits, None, launcher)
 
 
-def preference(
+def tuned(
     parts: Parts,
     product: Product,
     base: BaseManifest,
     sft: CheckpointManifest,
+    splits: DatasetManifest,
     preferences: DatasetManifest,
     launcher: TrainerLauncher,
 ) -> tuple[CheckpointManifest, bool]:
-    """Preference tuning: goes on from the SFT weights, with the same weights, frozen, as the reference.
+    """The objective that follows SFT: goes on from the SFT weights, which, frozen, are the reference too where it needs
+    one. Pairs are learned from ``preferences``, prompts are taken from ``splits``.
 
-    The result replaces the SFT weights: one adapter to serve, not two. Raises `Refused` when the recipe has no
-    preference section.
+    The result replaces the SFT weights: one adapter to serve, not two. Raises `Refused` when the recipe names no such
+    objective.
     """
     recipe = _recipe(product)
-    if recipe.preference is None:
-        raise Refused(f"the recipe {product.recipe} has no preference section")
-    return _trained(parts, product, "preference", recipe, base, preferences, sft, launcher)
+    if recipe.tuning is None:
+        raise Refused(f"the recipe {product.recipe} ends with SFT: add one of the sections {', '.join(TUNING)}")
+    data = splits if recipe.tuning in ("grpo", "distill") else preferences
+    if data is preferences and data.stage == splits.stage:
+        raise Refused(f"{product.name} has no pairs for {recipe.tuning} to learn from: add a source of kind preference")
+    teacher = None if recipe.distill is None else _teacher(parts, product, recipe.distill.teacher)
+    return _trained(parts, product, recipe.tuning, recipe, base, data, sft, launcher, teacher)
+
+
+def _teacher(parts: Parts, product: Product, source: str) -> BaseManifest:
+    """The model that is learned from, as a tree in the store, found and kept like a base."""
+    return base(parts, product, source)[0]
 
 
 def selected(
@@ -84,14 +119,15 @@ def selected(
     product: Product,
     base: BaseManifest,
     sft: CheckpointManifest,
-    preference: CheckpointManifest | None,
+    tuned: CheckpointManifest | None,
     splits: DatasetManifest,
 ) -> tuple[ModelManifest, bool]:
-    """The candidate. Within a stage the trainer kept the best validated step; here preference tuning is taken when
-    it lowered the validation loss of its own pairs below that of the SFT weights it started from, else SFT."""
+    """The candidate. Within a stage the trainer kept the best validated step; here what followed SFT is taken when it
+    lowered the validation loss of its own rows below that of the SFT weights it started from, else SFT. A reward model
+    is never taken: it scores answers, and gives none."""
     recipe = _recipe(product)
-    checkpoint = sft if preference is None or not _improved(preference) else preference
-    inputs = [base.digest, sft.digest, splits.digest, *([] if preference is None else [preference.digest])]
+    checkpoint = sft if tuned is None or tuned.stage == "reward" or not _improved(tuned) else tuned
+    inputs = [base.digest, sft.digest, splits.digest, *([] if tuned is None else [tuned.digest])]
     key = action_key("train/selected", code_version(f"{_HERE}.steps"), recipe.payload(), inputs)
 
     def work() -> ModelManifest:
@@ -125,18 +161,20 @@ def _recipe(product: Product) -> Recipe:
 def _trained(
     parts: Parts,
     product: Product,
-    stage: Literal["sft", "preference"],
+    stage: Stage,
     recipe: Recipe,
     base: BaseManifest,
     data: DatasetManifest,
     parent: CheckpointManifest | None,
     launcher: TrainerLauncher,
+    teacher: BaseManifest | None = None,
 ) -> tuple[CheckpointManifest, bool]:
     template = product.file("template", product.template)
-    inputs = [base.digest, product.template_digest(), data.digest, *([] if parent is None else [parent.digest])]
+    made_from = [each.digest for each in (parent, teacher) if each is not None]
+    inputs = [base.digest, product.template_digest(), data.digest, *made_from]
     config: dict[str, JsonValue] = {"product": product.name, "recipe": recipe.payload()}
     key = action_key(f"train/{stage}", code_version(*_TRAINER), config, inputs, recipe.seed)
-    run_dir = parts.home.resolve() / "training" / hex_of(key)
+    run_dir = run_record.run_dir(parts, key)
     job = TrainJob(
         product=product.name,
         stage=stage,
@@ -148,19 +186,22 @@ def _trained(
         validation_rows=RunFiles(run_dir).rows / "validation.jsonl",
         row_names={},
         parent=None if parent is None else parts.store.tree(parent.weights),
+        teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
+        store=store_of(parts.checkpoints, run_dir),
+        probe_suites=_probe_suites(product, recipe),
     )
 
     def work() -> CheckpointManifest:
         started = time.monotonic()
         try:
-            result = _launched(parts, job, data, launcher)
+            result = _launched(parts, job, key, data, launcher)
         except BaseException as failure:
-            gone = _forget_erased(parts, data, run_dir)
+            gone = _forget_erased(parts, data, job)
             if gone and isinstance(failure, Exception):
                 raise Refused(f"{gone} (the training ended with: {failure})") from failure
             raise
-        if gone := _forget_erased(parts, data, run_dir):
+        if gone := _forget_erased(parts, data, job):
             raise Refused(gone)
         manifest = CheckpointManifest(
             product=product.name,
@@ -171,6 +212,7 @@ def _trained(
             recipe=parts.store.put_manifest(recipe),
             datasets=tuple(dict.fromkeys([*(parent.datasets if parent else ()), data.digest])),
             parent=None if parent is None else parent.digest,
+            teacher=None if teacher is None else teacher.digest,
             step=result.step,
             weights=parts.store.put_tree(RunFiles(run_dir).weights),
             metrics=result.metrics,
@@ -187,15 +229,18 @@ def _trained(
         parts.log.append("checkpoint.recorded", product.name, body, actor="training")
         return manifest
 
-    with parts.locks.hold(f"training-{hex_of(key)[:16]}"):
+    with parts.locks.hold(run_record.lock_of(key)):
         made = remembered(
             parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.has(manifest.weights)
         )
         _clean(RunFiles(run_dir))
+        forget_store(job.store)
     return made
 
 
-def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: TrainerLauncher) -> TrainResult:
+def _launched(
+    parts: Parts, job: TrainJob, key: Digest, data: DatasetManifest, launcher: TrainerLauncher
+) -> TrainResult:
     """Run the trainer to its end. The rows lie on disk only meanwhile: erasure must not have to look for copies."""
     files = RunFiles(job.run_dir)
     files.rows.mkdir(parents=True, exist_ok=True)
@@ -205,7 +250,8 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
             "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
         }
         files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
-        launcher.launch(files.job, job.run_dir)
+        with run_record.recorded(parts, job, key, data.digest):
+            launcher.launch(files.job, job.run_dir)
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
     if not files.result.is_file():
@@ -213,12 +259,24 @@ def _launched(parts: Parts, job: TrainJob, data: DatasetManifest, launcher: Trai
     return TrainResult.model_validate_json(files.result.read_bytes())
 
 
-def _forget_erased(parts: Parts, data: DatasetManifest, run_dir: Path) -> str:
+def _probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:
+    """Files of the suites that the trainer asks in mid-run. Raises `BadInput` when the recipe has probes and the
+    product names nothing to ask."""
+    if recipe.probes is None:
+        return ()
+    asked = [suite.name for suite in load_suites(product) if is_probe(suite)]
+    if not asked:
+        raise BadInput(f"recipe {product.recipe}: probes need a suite of layer general or safety in {product.name}")
+    return tuple(product.file("suite", name) for name in asked)
+
+
+def _forget_erased(parts: Parts, data: DatasetManifest, job: TrainJob) -> str:
     """Keep nothing of a run whose rows were erased while they were learned from; why it is refused, or nothing."""
     erased = erased_rows(parts, data)
     if not erased:
         return ""
-    shutil.rmtree(run_dir, ignore_errors=True)
+    shutil.rmtree(job.run_dir, ignore_errors=True)
+    forget_store(job.store)
     return f"{len(erased)} rows of data set {data.digest} were erased meanwhile: run the line again"
 
 
@@ -226,7 +284,7 @@ def _clean(files: RunFiles) -> None:
     """After the weights are in the store, only the metrics stay."""
     for folder in (files.work, files.checkpoints, files.sweep, files.weights):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (files.result, files.failed, files.job):
+    for path in (files.result, files.failed, files.ended, files.environment, files.log, files.job):
         path.unlink(missing_ok=True)
 
 

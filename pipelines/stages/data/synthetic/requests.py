@@ -43,7 +43,7 @@ class Request:
 
 def requests(plan: Plan, seeds: Mapping[str, Sequence[Seed]], model: str) -> Iterator[Request]:
     """``per_stratum`` requests for each intent, length and language. Plan, seeds and ``model`` fix every byte."""
-    template = {"chat_template": _template(plan.chat_template)} if plan.chat_template else {}
+    template = {"chat_template": read_template(plan.chat_template)} if plan.chat_template else {}
     for intent in plan.intents:
         for length in plan.lengths:
             for language in plan.languages:
@@ -67,7 +67,8 @@ def requests(plan: Plan, seeds: Mapping[str, Sequence[Seed]], model: str) -> Ite
                     yield Request(intent, length, language, shown, body)
 
 
-def _template(name: str) -> str:
+def read_template(name: str) -> str:
+    """A chat template by a path that starts at the repository."""
     try:
         return (ROOT / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,148 @@
+"""Checkpoints taken beside the training: the step copies its state to memory and goes on, a thread writes it out."""
+
+import dataclasses
+import json
+import random
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy
+import safetensors.torch
+import torch
+from accelerate.utils import gather_object
+from peft import PeftModel, get_peft_model_state_dict
+from transformers.trainer_callback import ExportableState
+
+from data_contracts.errors import Refused
+from pipelines.stages.train.checkpoints import FACTS, Checkpoints, Content, Facts
+from pipelines.stages.train.guards import Watchman
+from pipelines.stages.train.job import TrainJob
+from pipelines.stages.train.leftovers import forget_store, is_claimed
+from pipelines.stages.train.note import RECIPE, noted
+
+
+class Keeper:
+    """Keeps at most one checkpoint in flight. What goes wrong in the thread is raised at the next step, or at the end
+    of the ``with`` block, which waits for it."""
+
+    def __init__(self, job: TrainJob, checkpoints: Checkpoints, watchman: Watchman, every: int) -> None:
+        self.job, self.checkpoints, self.watchman, self.every = job, checkpoints, watchman, every
+        self.validation: tuple[int, float] | None = None
+        """The last validation: step and loss."""
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._flying: Future[None] | None = None
+
+    def keep(self, trainer: Any) -> None:
+        """Take a checkpoint of this step; waits first for one that is still being written."""
+        self.wait()
+        step = int(trainer.state.global_step)
+        files = snapshot(trainer)
+        facts = Facts(
+            step=step,
+            scheduled=step % self.every == 0 or step == trainer.state.max_steps,
+            recipe=self.job.recipe.digest,
+            validation_loss=self.validation[1] if self.validation and self.validation[0] == step else None,
+            losses=tuple(self.watchman.losses),
+            trips=tuple(self.watchman.trips),
+            probes=self.watchman.probes,
+        )
+        if trainer.args.should_save:
+            self._flying = self._thread.submit(self._write, step, files, facts)
+
+    def raise_failure(self) -> None:
+        """What the thread came to grief on, if it has ended."""
+        if self._flying is not None and self._flying.done():
+            self.wait()
+
+    def wait(self) -> None:
+        flying, self._flying = self._flying, None
+        if flying is not None:
+            flying.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            print(f"the last checkpoint was not kept either: {failure}", flush=True)
+        finally:
+            self._thread.shutdown()
+
+    def _write(self, step: int, files: dict[str, Content], facts: Facts) -> None:
+        recipe = partial(_put, noted(self.job.recipe))
+        said = partial(_put, facts.model_dump_json().encode())
+        self.checkpoints.write(step, {**files, FACTS: said, RECIPE: recipe})
+        if self.job.store and not is_claimed(self.job.store):
+            forget_store(self.job.store)
+            raise Refused(f"{self.job.store} was taken away, as erasure does: nothing of this run is kept")
+        self.checkpoints.rotate()
+
+
+def snapshot(trainer: Any) -> dict[str, Content]:
+    """Weights, optimizer, scheduler, random states and the trainer's own state by file name, as
+    ``Trainer.train(resume_from_checkpoint=...)`` reads them. They are copies: the next step does not change them."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapter = isinstance(model, PeftModel)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False) if adapter else model.state_dict()
+    weights = _copied(_once(state))
+    randoms = gather_object([_random_states()])
+    return {
+        "adapter_model.safetensors" if adapter else "model.safetensors": partial(_put_weights, weights),
+        "optimizer.pt": partial(torch.save, _copied(trainer.optimizer.state_dict())),
+        "scheduler.pt": partial(torch.save, _copied(trainer.lr_scheduler.state_dict())),
+        "trainer_state.json": partial(_put_state, _trainer_state(trainer)),
+        **{
+            "rng_state.pth" if len(randoms) == 1 else f"rng_state_{rank}.pth": partial(torch.save, states)
+            for rank, states in enumerate(randoms)
+        },
+    }
+
+
+def _once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the second name of a tensor that has two: tied embeddings."""
+    found: dict[int, str] = {}
+    return {name: tensor for name, tensor in state.items() if found.setdefault(tensor.data_ptr(), name) == name}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return value
+
+
+def _random_states() -> dict[str, Any]:
+    states = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.random.get_rng_state()}
+    return states | ({"cuda": torch.cuda.random.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _trainer_state(trainer: Any) -> Any:
+    for each in [*trainer.callback_handler.callbacks, trainer.control]:
+        if isinstance(each, ExportableState):
+            trainer.state.stateful_callbacks[type(each).__name__] = each.state()
+    return dataclasses.replace(trainer.state, log_history=list(trainer.state.log_history))
+
+
+def _put(data: bytes, handle: Any) -> None:
+    handle.write(data)
+
+
+def _put_weights(weights: dict[str, torch.Tensor], handle: Any) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise Refused("the weights hold NaN or infinity after the last step: no checkpoint is made of them")
+    handle.write(safetensors.torch.save(weights, {"format": "pt"}))
+
+
+def _put_state(state: Any, handle: Any) -> None:
+    handle.write(json.dumps(dataclasses.asdict(state)).encode())
