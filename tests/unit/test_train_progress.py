@@ -23,7 +23,7 @@ PACE = Pace(begun_at=0, tokens=900, tokens_per_second=120.4, memory_gb=1.25, eta
 def test_a_line_tells_every_number() -> None:
     stream = io.StringIO()
     LineSink("sft", stream).point(POINT, PACE, 6)
-    for said in ("sft step 3/6", "loss 0.5123", "token accuracy 0.75", "tokens per second 120.4", "eta seconds 61"):
+    for said in ("sft step 3/6", "loss 0.5123", "token accuracy 0.75", "tokens per second 120.4", "1:01 left"):
         assert said in stream.getvalue()
 
 

@@ -152,10 +152,17 @@ class MlflowSink:
             print(f"mlflow did not record {what}: {error}", flush=True)
 
 
+_UNTOLD = frozenset({"step", "begun_at", "tokens", "eta_seconds"})
+
+
 def line(label: str, point: CurvePoint, pace: Pace, steps: int) -> str:
+    """What a person follows; the files have all of it."""
     parts = [f"{label} step {point.step}/{steps}"]
-    numbers = _numbers(point, pace)
-    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items() if name != "step"]
+    shown = {name: value for name, value in _numbers(point, pace).items() if name not in _UNTOLD}
+    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items()]
+    if pace.eta_seconds is not None:
+        minutes, seconds = divmod(round(pace.eta_seconds), 60)
+        parts.append(f"{minutes}:{seconds:02} left")
     return "  ".join(parts)
 
 
