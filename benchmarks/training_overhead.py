@@ -16,6 +16,7 @@ from typing import Any
 from data_contracts.records import ChatExample, Message
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob
+from pipelines.stages.train.pace import Pace
 from resources.base_model import BaseModels
 from tests.support.training import make_chats, make_job
 
@@ -71,9 +72,6 @@ def overhead(folder: Path, base: Path, steps: int, rounds: int) -> None:
 
 
 def packing(folder: Path, base: Path, steps: int, rounds: int, rows: list[ChatExample]) -> None:
-    if "packing" not in Recipe.model_fields:
-        print("the recipe has no field `packing`: nothing to compare")
-        return
     found: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(rounds):
         for packed in found:
@@ -84,7 +82,7 @@ def packing(folder: Path, base: Path, steps: int, rounds: int, rows: list[ChatEx
     print(f"tokens/s, with / without: {with_it / without:.2f}")
 
 
-def recipe(steps: int, max_length: int = 320, **changes: Any) -> Recipe:
+def recipe(steps: int, max_length: int = 320, packing: bool = False) -> Recipe:
     """The demo's adapter on one CPU-sized schedule, validated once, at the end."""
     return Recipe.model_validate(
         {
@@ -102,20 +100,21 @@ def recipe(steps: int, max_length: int = 320, **changes: Any) -> Recipe:
             },
             "guards": {"max_loss_ratio": 25.0, "window": 8, "max_grad_norm": 1000.0},
             "sft": {
-                "learning_rate": 0.0005,
-                "steps": steps,
-                "batch_size": 2,
-                "accumulate": 1,
-                "warmup_steps": 4,
-                "scheduler": "cosine",
-                "weight_decay": 0.0,
-                "clip_norm": 1.0,
-                "checkpoint_every": EVERY,
-                "eval_every": steps,
-                "eval_rows": 4,
+                "packing": packing,
+                "schedule": {
+                    "learning_rate": 0.0005,
+                    "steps": steps,
+                    "batch_size": 2,
+                    "accumulate": 1,
+                    "warmup_steps": 4,
+                    "scheduler": "cosine",
+                    "weight_decay": 0.0,
+                    "clip_norm": 1.0,
+                    "checkpoint_every": EVERY,
+                    "eval_every": steps,
+                    "eval_rows": 4,
+                },
             },
-            "preference": None,
-            **changes,
         }
     )
 
@@ -163,9 +162,12 @@ class Clock:
 
         SFTTrainer.compute_loss = counting
 
-    def point(self, point: CurvePoint, steps: int) -> None:
+    def point(self, point: CurvePoint, pace: Pace, steps: int) -> None:
         if point.loss is not None:
             self.times[point.step] = time.perf_counter()
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Nobody waits for it here."""
 
     def timed(self, work: Any) -> Any:
         def timing(*args: Any, **kwargs: Any) -> None:
@@ -210,15 +212,16 @@ def bare(job: TrainJob, clock: Clock, answers_only: bool) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from pipelines.stages.train import fit
+    from pipelines.stages.train import trainers
+    from pipelines.stages.train.drawn import as_dataset, drawn_rows
 
-    recipe, schedule, lora = job.recipe, job.recipe.sft, job.recipe.model_dump()["lora"]
+    recipe, schedule, lora = job.recipe, job.recipe.sft.schedule, job.recipe.model_dump()["lora"]
     set_seed(recipe.seed)
     if answers_only:
-        fit._score_answers_only()
+        trainers._score_answers_only()
     tokenizer = AutoTokenizer.from_pretrained(job.base)
     tokenizer.chat_template = job.template.read_text()
-    train, validation = fit._rows(job, schedule, tokenizer)
+    train, validation = drawn_rows(job, "train", tokenizer), drawn_rows(job, "validation", tokenizer)
 
     class Timing(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
@@ -258,8 +261,8 @@ def bare(job: TrainJob, clock: Clock, answers_only: bool) -> None:
             dataloader_pin_memory=torch.cuda.is_available(),
             assistant_only_loss=True,
         ),
-        train_dataset=fit._dataset(job, train),
-        eval_dataset=fit._dataset(job, validation),
+        train_dataset=as_dataset(job, train, tokenizer),
+        eval_dataset=as_dataset(job, validation, tokenizer),
         processing_class=tokenizer,
     )
     trainer.add_callback(Timing())
