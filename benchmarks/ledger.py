@@ -184,7 +184,7 @@ def share(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home:
         line = Line(Settings(home=Path(home)))
         line.pii.find(["warm up"])
-        gc.freeze()  # else walking over the loaded models, .2 s each time, falls on whatever function is at work then
+        gc.freeze()  # else walking over the loaded models falls on whatever function is at work then
         started = time.process_time()
         manifest, _ = steps.raw(line, product)
         for step in ("contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits"):

@@ -58,6 +58,8 @@ class SqliteDatabase:
             create(self.path, self._tables)
         file = os.getpid(), self.path.stat().st_ino
         if self._open is None or self._file != file:
+            if self._open is not None and self._file[0] == file[0]:
+                self._open.close()  # one that a parent opened is the parent's to close
             self._open, self._file = open_file(self.path, shared=True), file
             weakref.finalize(self, self._open.close)
         return self._open

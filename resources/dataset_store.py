@@ -239,7 +239,7 @@ def _read(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _add(sealed: LinesDigest, rows: pa.Table | pa.RecordBatch) -> None:
-    """A line a row, its columns joined by spaces: put together by Arrow, 8 times as fast as by Python."""
+    """A line a row, its columns joined by spaces, put together by Arrow instead of row by row."""
     line = pc.binary_join_element_wise(*rows.columns, " ")
     for chunk in line.chunks if isinstance(line, pa.ChunkedArray) else [line]:
         sealed.add_bytes(pc.binary_join_element_wise(chunk, "", "\n").buffers()[2])

@@ -65,6 +65,13 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
         ({"preference": None, "grpo": GRPO | {"rewards": {"pretty": 1.0}}}, "", r"grpo\.rewards\.pretty"),
         ({"preference": None, "grpo": GRPO | {"max_tokens": 320}}, "", "leaves no room for a prompt in max_length 320"),
         ({"preference": None, "distill": DISTILL | {"divergence": 2}}, "", r"distill\.divergence"),
+        ({"parallel": {"processes": 3}}, "", "batch_size .* must be a multiple of parallel.processes 3"),
+        ({"preference": None, "kto": KTO, "parallel": {"processes": 2}}, "", "parallel goes with sft"),
+        (
+            {"preference": None, "kto": KTO | {"schedule": SCHEDULE | {"select": "one_standard_error"}}},
+            "",
+            "kto.schedule.select: one_standard_error goes with sft and preference",
+        ),
         ({"max_skips": 3}, "guards", "max_skips goes with a guard whose action is skip"),
         ({"loss_spike": "roll_back"}, "guards.actions", "max_roll_backs goes with a guard whose action is roll_back"),
         ({"loss_spike": "ignore"}, "guards.actions", r"guards\.actions\.loss_spike"),

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from data_contracts.contract import spdx
@@ -24,7 +23,7 @@ from pipelines.stages.data.near import near_pairs, words
 from pipelines.stages.data.plain import Report, rows
 from pipelines.stages.data.synthesize import Endpoint, Synthesis
 from pipelines.stages.data.synthetic.answer_file import AnswerFile
-from pipelines.stages.data.synthetic.plan import NAME, Teacher
+from pipelines.stages.data.synthetic.plan import NAME, Teacher, read_plan
 from pipelines.stages.data.synthetic.requests import read_template
 from pipelines.stages.data.synthetic.validate import Completion, Fault
 
@@ -77,14 +76,7 @@ class Prompt(NamedTuple):
 
 
 def load_distillation(path: Path) -> DistillationPlan:
-    """Read a plan. Raises `BadInput` that names file, field and fault."""
-    try:
-        return DistillationPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"plan {path} cannot be read: {error}") from error
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, each['loc'])) or 'plan'}: {each['msg']}" for each in error.errors())
-        raise BadInput(f"plan {path}: {'; '.join(faults)}") from error
+    return read_plan(path, DistillationPlan)
 
 
 def read_prompts(path: Path, plan: DistillationPlan) -> list[Prompt]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,6 +16,8 @@ from pipelines.recipes.product import ROOT
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import rows
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES
+
+P = TypeVar("P", bound=Frozen)
 
 NAME = r"^[a-z][a-z0-9-]{0,40}$"
 
@@ -134,9 +136,13 @@ class Seed(Frozen):
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan. Raises `BadInput` that names file, field and fault."""
+    return read_plan(path, Plan)
+
+
+def read_plan(path: Path, kind: type[P]) -> P:
+    """Read a plan of this kind. Raises `BadInput` that names file, field and fault."""
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"plan {path} cannot be read: {error}") from error
     except ValidationError as error:
