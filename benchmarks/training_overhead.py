@@ -199,7 +199,7 @@ def run(variant: str, job: TrainJob) -> dict[str, Any]:
             keeper.wait()
 
         Keeper.keep = clock.timed(waiting if variant == "ours-sync" else kept)  # type: ignore[method-assign]
-        fit.fit(job, [clock], Stop())
+        fit.fit(job, [clock], Stop(RunFiles(job.run_dir).stop))
     else:
         bare(job, clock, answers_only=variant == "bare-answers")
     return clock.result()

@@ -74,7 +74,7 @@ def _run(job: TrainJob, files: RunFiles, job_file: Path) -> int:
     from pipelines.stages.train.progress import sinks
     from pipelines.stages.train.watch import Stop
 
-    stop = Stop()
+    stop = Stop(files.stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask(stop))
     try:
@@ -109,9 +109,9 @@ def _fitted(job: TrainJob, reports: "Sequence[Sink]", stop: "Stop") -> TrainResu
 
 
 def _ask(stop: "Stop") -> None:
-    if stop.asked:
+    if stop.signalled:
         return
-    stop.asked = True
+    stop.signalled = True
     grace = threading.Timer(float(os.environ.get("ASSAY_GRACE_SECONDS", _GRACE_S)), _leave)
     grace.daemon = True
     grace.start()

@@ -92,7 +92,6 @@ def fit(job: TrainJob, sinks: Sequence[Sink], stop: Stop, trips: Sequence[Trip] 
                 schedule.patience,
                 sinks,
                 stop,
-                files.stop,
                 keeper,
                 keep,
                 prober,

@@ -32,9 +32,14 @@ _CURVE = {
 
 
 class Stop:
-    """Set by a signal; read after each step."""
+    """Asked for by a signal, or by a file that somebody makes; read after each step."""
 
-    asked = False
+    def __init__(self, file: Path) -> None:
+        self.file, self.signalled = file, False
+
+    @property
+    def asked(self) -> bool:
+        return self.signalled or self.file.exists()
 
 
 def curve(history: Sequence[dict[str, Any]]) -> tuple[CurvePoint, ...]:
@@ -64,14 +69,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         patience: int | None,
         sinks: Sequence[Sink],
         stop: Stop,
-        stop_file: Path,
         keeper: Keeper,
         save: Callable[[int], None],
         prober: Prober | None,
         row_losses: RowLosses | None,
     ) -> None:
         self.watchman, self.clip_norm, self.patience = watchman, clip_norm, patience
-        self.sinks, self.stop, self.stop_file, self.keeper, self.save = sinks, stop, stop_file, keeper, save
+        self.sinks, self.stop, self.keeper, self.save = sinks, stop, keeper, save
         self.prober, self.row_losses = prober, row_losses
         self.meter = Meter()
 
@@ -100,7 +104,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.prober is not None and state.global_step % self.prober.probes.every == 0:
             self.watchman.check_probes(state.global_step, self.prober.shares(), self.prober.probes.max_drop)
-        if ranks.anywhere(self.stop.asked or self.stop_file.exists()):
+        if ranks.anywhere(self.stop.asked):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
