@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_a_full_disk_ends_the_run_with_one_clear_error_and_room_is_all_it_takes(tmp_path: Path, runs: Runs) -> None:
     job, expected = runs.job(tmp_path, "sft")
     files, kept = RunFiles(tmp_path), Checkpoints(str(RunFiles(tmp_path).checkpoints))
-    assert Trainer(job, partial(poison.full_disk, 5, 20_000)).wait() == 1
+    assert Trainer(job, partial(poison.full_disk, 5, 20_000, files.checkpoints / "step-4" / SEAL)).wait() == 1
     failed = json.loads(files.failed.read_text())
     assert "step-6 was not written" in failed["reason"]
     assert "the disk is full" in failed["reason"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from data_contracts.digests import Digest
-from pipelines.stages.train.checkpoints import Checkpoints
+from pipelines.stages.train.checkpoints import SEAL, Checkpoints
 from pipelines.stages.train.job import RunFiles
 from tests.support.tiny import make_tiny_base
-from tests.support.trainer import Trainer, finish, reached
+from tests.support.trainer import Trainer, finish, reached, sealed
 from tests.support.training import make_job, make_recipe
 
 # Twelve steps over ten rows: the run crosses two epochs, and dropout draws random numbers at every step.
@@ -29,10 +29,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
     return finish(make_job(tmp_path_factory.mktemp("whole"), tiny_base, RECIPE))
 
 
-@pytest.mark.parametrize("step", [5, 10])
-def test_killed_between_checkpoints(tmp_path: Path, tiny_base: Path, uninterrupted: Digest, step: int) -> None:
+@pytest.mark.parametrize("checkpoint", [3, 9])
+def test_killed_after_a_checkpoint(tmp_path: Path, tiny_base: Path, uninterrupted: Digest, checkpoint: int) -> None:
     job = make_job(tmp_path, tiny_base, RECIPE)
-    assert Trainer(job).signal_when(signal.SIGKILL, reached(job, step)) == -signal.SIGKILL
+    assert Trainer(job).signal_when(signal.SIGKILL, sealed(job, checkpoint)) == -signal.SIGKILL
     assert finish(job) == uninterrupted
     assert "resuming from step-" in (tmp_path / "trainer.log").read_text()
 
@@ -60,10 +60,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     tmp_path: Path, tiny_base: Path, uninterrupted: Digest, damage: str
 ) -> None:
     job = make_job(tmp_path, tiny_base, RECIPE)
-    assert Trainer(job).signal_when(signal.SIGKILL, reached(job, 8)) == -signal.SIGKILL
-    kept = RunFiles(tmp_path).checkpoints
-    newest = kept / f"step-{Checkpoints(str(kept)).steps()[0]}"
-    victim = newest / ("SEAL.json" if damage == "unsealed" else "optimizer.pt")
+    assert Trainer(job).signal_when(signal.SIGKILL, sealed(job, 6)) == -signal.SIGKILL
+    newest = RunFiles(tmp_path).checkpoints / "step-6"
+    victim = newest / (SEAL if damage == "unsealed" else "optimizer.pt")
     content = victim.read_bytes()
     if damage == "unsealed":
         victim.unlink()

@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -27,10 +28,12 @@ def no_labels(step: int) -> None:
     SFTTrainer.get_batch_samples = harmed
 
 
-def full_disk(step: int, size: int) -> None:
-    """From this step on no file may grow beyond ``size`` bytes."""
+def full_disk(step: int, size: int, written: Path) -> None:
+    """From this step on no file may grow beyond ``size`` bytes; the file that is ``written`` beside it still may."""
 
     def limit(self: Any, loss: Any) -> Any:
+        while not written.exists():
+            time.sleep(0.001)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         return loss
 

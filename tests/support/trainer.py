@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_contracts.digests import Digest, tree_digest, tree_files
+from pipelines.stages.train.checkpoints import SEAL
 from pipelines.stages.train.entry import main
 from pipelines.stages.train.job import RunFiles
 from tests.support.ports import free_ports
@@ -74,6 +75,11 @@ def start_ranks(job_file: Path, harm: Harm | None = None) -> tuple[Trainer, Trai
 
 def weights_digest(job_file: Path) -> Digest:
     return tree_digest(tree_files(RunFiles(job_file.parent).weights))
+
+
+def sealed(job_file: Path, step: int) -> Callable[[], bool]:
+    """Whether the checkpoint of the step is whole; it is written beside the training, which may be steps ahead."""
+    return (RunFiles(job_file.parent).checkpoints / f"step-{step}" / SEAL).exists
 
 
 def reached(job_file: Path, step: int) -> Callable[[], bool]:
