@@ -61,8 +61,10 @@ def trainer() -> Any:
     return trainer
 
 
-def step(trainer: Any) -> None:
+def step(trainer: Any, keeper: Keeper | None = None) -> None:
     trainer.model(torch.ones(4)).backward()
+    if keeper is not None:
+        keeper.settle()
     trainer.optimizer.step()
     trainer.state.global_step += 1
 
@@ -86,7 +88,7 @@ def test_training_goes_on_while_the_store_is_slow_and_does_not_change_what_is_ke
     moments = trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     with keeper:
         keeper.keep(trainer)
-        step(trainer)
+        step(trainer, keeper)
         keeper.raise_failure()
         assert store.steps() == []
         store.let.set()
@@ -95,6 +97,33 @@ def test_training_goes_on_while_the_store_is_slow_and_does_not_change_what_is_ke
     optimizer = torch.load(tmp_path / "copy" / "optimizer.pt", weights_only=True)
     assert torch.equal(optimizer["state"][0]["exp_avg"], moments)
     assert not torch.equal(trainer.model.weight, weights)
+
+
+def test_the_optimizer_waits_for_a_copy_that_is_not_made_yet(
+    tmp_path: Path, store: SlowStore, keeper: Keeper, trainer: Any
+) -> None:
+    copied = threading.Event()
+
+    class Slow(dict[str, Any]):
+        def items(self) -> Any:
+            assert copied.wait(30)
+            return super().items()
+
+    held = trainer.optimizer.state_dict()
+    moments = held["state"][0]["exp_avg"].clone()
+    trainer.optimizer.state_dict = lambda: Slow(held)
+    store.let.set()
+    with keeper:
+        keeper.keep(trainer)
+        stepping = threading.Thread(target=step, args=(trainer, keeper))
+        stepping.start()
+        stepping.join(0.2)
+        assert stepping.is_alive()
+        copied.set()
+        stepping.join()
+    assert store.fetch(1, tmp_path / "copy")
+    optimizer = torch.load(tmp_path / "copy" / "optimizer.pt", weights_only=True)
+    assert torch.equal(optimizer["state"][0]["exp_avg"], moments)
 
 
 def test_a_lost_store_is_heard_of_at_the_next_step(store: SlowStore, keeper: Keeper, trainer: Any) -> None:
@@ -109,7 +138,7 @@ def test_a_lost_store_is_heard_of_at_the_next_step(store: SlowStore, keeper: Kee
 def test_only_one_is_in_flight(store: SlowStore, keeper: Keeper, trainer: Any) -> None:
     with keeper:
         keeper.keep(trainer)
-        step(trainer)
+        step(trainer, keeper)
         second = threading.Thread(target=keeper.keep, args=(trainer,))
         second.start()
         second.join(0.2)

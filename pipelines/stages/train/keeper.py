@@ -1,8 +1,10 @@
-"""Checkpoints taken beside the training: the step copies its state to memory and goes on, a thread writes it out."""
+"""Checkpoints taken beside the training: a thread copies the state to memory while the next step goes forward and
+backward, which only reads it, and writes the copy out while training goes on."""
 
 import dataclasses
 import json
 import random
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -22,6 +24,9 @@ from pipelines.stages.train.job import TrainJob
 from pipelines.stages.train.leftovers import forget_store, is_claimed
 from pipelines.stages.train.note import RECIPE, noted
 
+Part = tuple[Callable[[Any, Any], object], Any]
+"""What writes a value to a handle, and the value."""
+
 
 class Keeper:
     """Keeps at most one checkpoint in flight. What goes wrong in the thread is raised at the next step, or at the end
@@ -32,13 +37,15 @@ class Keeper:
         self.validation: tuple[int, float] | None = None
         """The last validation: step and loss."""
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._copying: Future[dict[str, Content]] | None = None
         self._flying: Future[None] | None = None
 
     def keep(self, trainer: Any) -> None:
-        """Take a checkpoint of this step; waits first for one that is still being written."""
+        """Take a checkpoint of this step; waits first for one that is still being written. `settle` before weights or
+        optimizer change."""
         self.wait()
         step = int(trainer.state.global_step)
-        files = snapshot(trainer)
+        parts = state_of(trainer)
         facts = Facts(
             step=step,
             scheduled=step % self.every == 0 or step == trainer.state.max_steps,
@@ -49,7 +56,14 @@ class Keeper:
             probes=self.watchman.probes,
         )
         if trainer.args.should_save:
-            self._flying = self._thread.submit(self._write, step, files, facts)
+            self._copying = self._thread.submit(_copies, parts)
+            self._flying = self._thread.submit(self._write, step, self._copying, facts)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is copied."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            copying.result()
 
     def raise_failure(self) -> None:
         """What the thread came to grief on, if it has ended."""
@@ -76,34 +90,38 @@ class Keeper:
         finally:
             self._thread.shutdown()
 
-    def _write(self, step: int, files: dict[str, Content], facts: Facts) -> None:
+    def _write(self, step: int, copying: "Future[dict[str, Content]]", facts: Facts) -> None:
         recipe = partial(_put, noted(self.job.recipe))
         said = partial(_put, facts.model_dump_json().encode())
-        self.checkpoints.write(step, {**files, FACTS: said, RECIPE: recipe})
+        self.checkpoints.write(step, {**copying.result(), FACTS: said, RECIPE: recipe})
         if self.job.store and not is_claimed(self.job.store):
             forget_store(self.job.store)
             raise Refused(f"{self.job.store} was taken away, as erasure does: nothing of this run is kept")
         self.checkpoints.rotate()
 
 
-def snapshot(trainer: Any) -> dict[str, Content]:
+def state_of(trainer: Any) -> dict[str, Part]:
     """Weights, optimizer, scheduler, random states and the trainer's own state by file name, as
-    ``Trainer.train(resume_from_checkpoint=...)`` reads them. They are copies: the next step does not change them."""
+    ``Trainer.train(resume_from_checkpoint=...)`` reads them. The first three are the live ones: the next optimizer step
+    changes them."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapter = isinstance(model, PeftModel)
     state = get_peft_model_state_dict(model, save_embedding_layers=False) if adapter else model.state_dict()
-    weights = _copied(_once(state))
     randoms = gather_object([_random_states()])
     return {
-        "adapter_model.safetensors" if adapter else "model.safetensors": partial(_put_weights, weights),
-        "optimizer.pt": partial(torch.save, _copied(trainer.optimizer.state_dict())),
-        "scheduler.pt": partial(torch.save, _copied(trainer.lr_scheduler.state_dict())),
-        "trainer_state.json": partial(_put_state, _trainer_state(trainer)),
+        "adapter_model.safetensors" if adapter else "model.safetensors": (_put_weights, _once(state)),
+        "optimizer.pt": (torch.save, trainer.optimizer.state_dict()),
+        "scheduler.pt": (torch.save, trainer.lr_scheduler.state_dict()),
+        "trainer_state.json": (_put_state, _trainer_state(trainer)),
         **{
-            "rng_state.pth" if len(randoms) == 1 else f"rng_state_{rank}.pth": partial(torch.save, states)
+            "rng_state.pth" if len(randoms) == 1 else f"rng_state_{rank}.pth": (torch.save, states)
             for rank, states in enumerate(randoms)
         },
     }
+
+
+def _copies(parts: dict[str, Part]) -> dict[str, Content]:
+    return {name: partial(put, _copied(value)) for name, (put, value) in parts.items()}
 
 
 def _once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -100,6 +100,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             print(f"skipped: {watchman.trips[-1].reason}", flush=True)
             for parameter in model.parameters():
                 parameter.grad = None  # without a gradient an optimizer leaves weight and moments alone
+        self.keeper.settle()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.prober is not None and state.global_step % self.prober.probes.every == 0:
