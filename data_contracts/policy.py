@@ -179,6 +179,18 @@ def check_human_floor(rule: PurposeRule, rows: int, synthetic: int) -> None:
         )
 
 
+def check_teacher(policy: DataPolicy, purpose: Purpose, name: str, licence: str) -> None:
+    """A model that another one learns from, token by token, is a source like any other. Raises `Refused` when the
+    policy does not allow its licence."""
+    allowed = policy.rule(purpose).licences
+    stated = spdx(licence) or NO_LICENCE
+    if stated not in allowed:
+        raise Refused(
+            f"the teacher {name} is under {licence}, which data policy {policy.name} does not allow for {purpose} "
+            f"(allowed: {_list(allowed)}): name another teacher, or state its licence in its model card"
+        )
+
+
 def load_policy(path: Path) -> DataPolicy:
     """Read a data policy. Raises `BadInput` that names file, field and fault."""
     try:

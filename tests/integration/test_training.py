@@ -272,9 +272,7 @@ def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Li
 @pytest.mark.parametrize("stage", ["kto", "grpo", "distill", "reward"])
 def test_a_product_runs_what_its_recipe_names_after_sft(tmp_path: Path, line: Line, stage: str) -> None:
     source = make_tiny_base(tmp_path / "tiny")
-    changes: dict[str, Any] = (
-        {"teacher": str(make_tiny_base(tmp_path / "teacher", seed=3))} if stage == "distill" else {}
-    )
+    changes = {"teacher": str(_teacher(tmp_path / "teacher", "apache-2.0"))} if stage == "distill" else {}
     quick = {"steps": 2, "eval_every": 2, "batch_size": 4}
     recipe = make_recipe("dora", sft={"steps": 2, "eval_every": 2}, **make_tuning(stage, quick, **changes))
     product, launcher = _product(tmp_path, recipe), InProcessOfItsOwn()
@@ -291,6 +289,25 @@ def test_a_product_runs_what_its_recipe_names_after_sft(tmp_path: Path, line: Li
     better = tuned.metrics["validation_loss"] < tuned.metrics["validation_loss_start"]
     assert model.checkpoint == (tuned.digest if better and stage != "reward" else sft.digest)
     assert better or stage != "reward", "a reward model is not taken although it learned"
+
+
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", None])
+def test_a_teacher_under_terms_that_the_policy_does_not_allow_is_refused(
+    tmp_path: Path, line: Line, licence: str | None
+) -> None:
+    teacher = _teacher(tmp_path / "teacher", licence)
+    product = _product(tmp_path, make_recipe(**make_tuning("distill", teacher=str(teacher))))
+    base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
+    sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
+    with pytest.raises(Refused, match=f"teacher teacher is under {licence or 'unknown'},.*allowed: Apache-2.0, CC-BY"):
+        steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]
+
+
+def _teacher(folder: Path, licence: str | None) -> Path:
+    make_tiny_base(folder, seed=3)
+    if licence is not None:
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    return folder
 
 
 def test_pairs_are_asked_for_where_a_product_has_none(tmp_path: Path, line: Line) -> None:

@@ -14,6 +14,7 @@ from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput, Refused, Unavailable
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, Stage
+from data_contracts.policy import check_teacher, load_policy
 from evals.suite import is_probe, load_suites
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
@@ -110,8 +111,12 @@ def tuned(
 
 
 def _teacher(parts: Parts, product: Product, source: str) -> BaseManifest:
-    """The model that is learned from, as a tree in the store, found and kept like a base."""
-    return base(parts, product, source)[0]
+    """The model that is learned from, as a tree in the store, found and kept like a base. Raises `Refused` when the
+    product's data policy does not allow its licence."""
+    manifest, _ = base(parts, product, source)
+    policy = load_policy(product.file("data_policy", product.data_policy))
+    check_teacher(policy, product.purpose, manifest.name, manifest.licence)
+    return manifest
 
 
 def selected(
