@@ -73,7 +73,7 @@ class RememberingLM:
 
             model = answerer.lm()
             model.set_cache_hook(_Hook(lambda called, args, answer: keep(self._key(called, args), answer)))
-            found = getattr(model, method)(list(missing.values()))
+            found = getattr(model, method)(list(missing.values()), disable_tqdm=True)
             for key, answer in zip(missing, found, strict=True):
                 keep(key, answer)
         self.used |= known

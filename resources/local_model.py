@@ -163,7 +163,7 @@ def _adapted(model: Any, adapter: Path) -> Any:
 
     base = model.name_or_path
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is missing is found below
+        with warnings.catch_warnings(action="ignore"):  # of what is missing, which is found below
             adapted = PeftModel.from_pretrained(model, str(adapter))
         with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
             said = ", ".join(sorted(set(file.keys()) ^ set(get_peft_model_state_dict(adapted)))[:3])
