@@ -1,4 +1,4 @@
-"""``assay eval``: any model on any suite, outside of a product's line."""
+"""``assay eval | speed``: any model on any suite, and how fast it is served, outside of a product's line."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from data_contracts.actions import code_version
 from data_contracts.digests import Digest, is_digest, sha256_file, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest
-from pipelines.distil_cli import KeyEnv, server_key
+from pipelines.distil_cli import KeyEnv, address_of, prompts_of, server_key
 from pipelines.recipes.product import ROOT
 from pipelines.terminal import JsonFlag, console, show
 from pipelines.wiring import Line
@@ -89,6 +89,52 @@ def evaluate(
         _tell(done)
 
 
+@app.command()
+def speed(
+    endpoint: Annotated[str, typer.Option(help="The OpenAI-compatible server that serves it, up to /v1.")],
+    name: Annotated[str, typer.Option(help="Name by which that server knows the model.")],
+    prompts: Annotated[Path, typer.Option(help="JSONL of {messages: [...]} (the last answer is left out) or {text}.")],
+    template: Annotated[str, typer.Option(help="Chat template to send along; the server's own without it.")] = "",
+    api_key_env: KeyEnv = "",
+    concurrency: Annotated[int, typer.Option(min=1, help="Prompts asked at once.")] = 4,
+    warm_up: Annotated[int, typer.Option(min=1, help="Prompts, the first of the file, that only warm up.")] = 4,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 96,
+    first_token_ms: Annotated[float, typer.Option(min=0, help="A first token after this is slow.")] = 1000,
+    token_ms: Annotated[float, typer.Option(min=0, help="Tokens further apart than this are slow.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="JSONL of {suite, item, cluster, score}, for `assay gate`.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time a model as it is served: first token, time between tokens, throughput, failures.
+
+    With --out every request is 1 or 0 on three suites, serving-failed, serving-slow-first-token and
+    serving-slow-token, which a policy bounds with a `ceiling`.
+
+    Example: assay speed --endpoint http://127.0.0.1:8101/v1 --name base --prompts rows.jsonl --first-token-ms 500
+    """
+    from evals.serving_layer import figures, rows
+    from evals.serving_speed import Served, measure
+    from pipelines.stages.data.plain import whole_file, write_row
+
+    asked = prompts_of(prompts)
+    if len(asked) <= warm_up:
+        raise BadInput(f"{prompts}: {len(asked)} prompts, of which {warm_up} warm up: give more, or a lower --warm-up")
+    text = _template(template, []) or None
+    served = Served(name=name, url=address_of(endpoint), model=name, price=0, template=text)
+    (timed,) = measure([served], asked, max_tokens, concurrency, warm_up, [server_key(api_key_env)])
+    if out is not None:
+        made = rows(timed, first_token_ms, token_ms)
+        with whole_file(out) as file:
+            for row in made:
+                write_row(file, row)
+    found = figures(timed)
+    if as_json:
+        show(found.payload())
+        return
+    for what, value in found.payload().items():
+        said = ", ".join(f"{key} {each:.0f}" for key, each in value.items()) if isinstance(value, dict) else value
+        console.print(f"{what:<18}  {said if said not in (None, '') else 'none'}")
+
+
 def _suite(name: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
     if not path.is_file():
@@ -130,11 +176,9 @@ def _served(url: str, name: str, key: str | None, tokenizer: Path | None) -> "Re
     from evals.kept import Respondent
     from evals.run import ASKING
 
-    if not url.startswith(("http://", "https://")):
-        raise BadInput(f"{url}: is no address such as http://127.0.0.1:8000/v1")
     if tokenizer is not None and not tokenizer.is_dir():
         raise BadInput(f"{tokenizer}: no such folder; name that of the model's tokenizer")
-    endpoint = Endpoint(url.rstrip("/"), name, (lambda: tokenizer) if tokenizer else None, key)
+    endpoint = Endpoint(address_of(url), name, (lambda: tokenizer) if tokenizer else None, key)
     told = {"url": endpoint.url, "name": name, "root": endpoint.card().get("root")}
     named = re.fullmatch(r"(?:adapter|base)-([0-9a-f]{64})", name)
     artifact = f"sha256:{named[1]}" if named else sha256_json(told)
