@@ -73,7 +73,8 @@ class Answers(Protocol):
 
     def get(self, keys: Collection[Digest]) -> dict[Digest, Kept]: ...
     def put(self, artifact: Digest, answers: Mapping[Digest, Kept]) -> None:
-        """Whole once this returns, in place of earlier answers under the same keys."""
+        """Whole once this returns, in place of earlier answers under the same keys. Raises `Refused` for an artifact
+        that was forgotten: an evaluation under way does not bring back what an erasure took."""
         ...
 
     def held(self, artifacts: Collection[Digest]) -> int:
@@ -81,7 +82,7 @@ class Answers(Protocol):
         ...
 
     def forget(self, artifacts: Collection[Digest]) -> None:
-        """Delete every answer of these artifacts, bytes included. Safe to repeat."""
+        """Delete every answer of these artifacts, bytes included, and take none again. Safe to repeat."""
         ...
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from data_contracts.digests import Digest
+from data_contracts.errors import Refused
 from evals.protocols import Kept
 from resources.database import SqliteDatabase
 from resources.sqlite import empty_log
@@ -14,6 +15,7 @@ create table if not exists answers (
   key text primary key, artifact text not null, engine text not null, answer text not null
 ) without rowid;
 create index if not exists answers_artifact on answers (artifact);
+create table if not exists forgotten (artifact text primary key) without rowid;
 """
 _OVERWRITE = "pragma secure_delete = on"
 _AT_ONCE = 500
@@ -37,6 +39,8 @@ class SqliteAnswers:
     def put(self, artifact: Digest, answers: Mapping[Digest, Kept]) -> None:
         with self.database.session() as session:
             session.query(_OVERWRITE)
+            if session.query("select 1 from forgotten where artifact = ?", (artifact,)):
+                raise Refused(f"{artifact} was revoked by an erasure: nothing that it answers is kept any more")
             for key, each in answers.items():
                 row = (key, artifact, each.engine, json.dumps(each.answer))
                 session.query("insert or replace into answers values (?, ?, ?, ?)", row)
@@ -53,6 +57,7 @@ class SqliteAnswers:
             session.query(_OVERWRITE)
             for some, marks in _some(artifacts):
                 session.query(f"delete from answers where artifact in ({marks})", some)
+            session.insert("forgotten", [(artifact,) for artifact in artifacts])
         empty_log(self.path)
 
 

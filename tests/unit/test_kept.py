@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from data_contracts.digests import Digest, sha256_bytes
-from data_contracts.errors import Unavailable
+from data_contracts.errors import Refused, Unavailable
 from data_contracts.verdicts import EvalResult
 from evals import run, scorers
 from evals.decoding import Decoding
@@ -206,6 +206,15 @@ def test_texts_lie_in_the_samples_and_among_the_answers_alone(home, tmp_path):
     assert home.answers.held([ARTIFACT]) == 0
     left = [path for path in tmp_path.rglob("*") if path.is_file() and b"yes" in path.read_bytes()]
     assert left == []
+
+
+def test_an_evaluation_under_way_brings_nothing_back(home, tmp_path):
+    suite = write_suite(tmp_path, 3)
+    ask(home, suite, Model(), WAY._replace(limit=1))
+    home.answers.forget([ARTIFACT])
+    with pytest.raises(Refused, match="revoked by an erasure"):
+        ask(home, suite, Model())
+    assert home.answers.held([ARTIFACT]) == 0
 
 
 def test_forgetting_leaves_other_artifacts_alone(home):
