@@ -74,7 +74,7 @@ def answers(
     from pipelines.stages.data.synthetic.answer_file import AnswerFile
 
     wanted = distil.load_distillation(plan)
-    asked = distil.readprompts_of(prompts, wanted)
+    asked = distil.read_prompts(prompts, wanted)
     made = distil.blocked(wanted, asked)
     if made is None:
         endpoint = _teacher(wanted, teacher, api_key_env)

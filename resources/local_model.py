@@ -39,7 +39,7 @@ class LocalModel:
         return {
             "versions": {name: version(name) for name in _LIBRARIES},
             "dtype": self.dtype,
-            "device": machine and machine.kind,
+            "device": machine.kind if machine else None,
             "code": code_version(__name__),
         }
 
