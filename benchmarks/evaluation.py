@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/evaluation.py
 
-with the checkout on PYTHONPATH. SmolLM2-135M-Instruct in a fresh home: the first items of the demo's suites with worked
-shots, tools and schema, and the forgetting probe by likelihood, through transformers in this process and through vLLM,
+with the checkout on PYTHONPATH. SmolLM2-135M-Instruct in a fresh home: the first items of the demo's suites with tools
+and schema, and the forgetting probe by likelihood, through transformers in this process and through vLLM,
 whose start is not counted. Each is asked, then asked for again in another process; then one scorer is taken to be
 changed, and one item is added.
 """
@@ -45,7 +45,7 @@ def shortened(folder: Path, name: str, items: int, metrics: int | None = None) -
 def asked(home: Path, suites: list[str], who: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Seconds of the whole command, imports included, and its results."""
     words = [part for suite in suites for part in ("--suite", suite)]
-    words += ["--template", "billing-assistant", "--shots", "--json", *who]
+    words += ["--template", "billing-assistant", "--json", *who]
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "eval", *words],

@@ -60,7 +60,7 @@ class Endpoint:
 
     def lm(self) -> Any:
         if self.tokenizer is None:
-            raise BadInput("lm-eval needs the model's tokenizer: name its folder (--tokenizer)")
+            raise BadInput(f"lm-eval needs the tokenizer of the model {self.name}: name its folder")
         from lm_eval.models.openai_completions import LocalCompletionsAPI
 
         return LocalCompletionsAPI(
