@@ -1,6 +1,6 @@
 """What evaluating again costs, and whether vLLM and transformers say the same.
 
-    OMP_NUM_THREADS=2 python benchmarks/evaluation.py
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py
 
 with the checkout on PYTHONPATH. SmolLM2-135M-Instruct in a fresh home: the first items of the demo's suites with tools
 and schema, and the forgetting probe by likelihood, through transformers in this process and through vLLM,
@@ -45,7 +45,7 @@ def shortened(folder: Path, name: str, items: int, metrics: int | None = None) -
 def asked(home: Path, suites: list[str], who: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Seconds of the whole command, imports included, and its results."""
     words = [part for suite in suites for part in ("--suite", suite)]
-    words += ["--template", "billing-assistant", "--json", *who]
+    words += ["--template", "billing-assistant", "--max-tokens", "48", "--json", *who]
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "eval", *words],

@@ -67,6 +67,8 @@ def evaluate(
         raise BadInput("a suite is named twice; name each once")
     if bool(model) == bool(endpoint) or bool(endpoint) != bool(name) or (adapter and not model):
         raise BadInput("name either --model (and --adapter), or --endpoint and --name")
+    if endpoint and not tokenizer and (probes := [each.name for each in suites if each.lm_eval is not None]):
+        raise BadInput(f"suite {probes[0]} runs in lm-eval, which needs the served model's tokenizer: name --tokenizer")
     line = Line()
     who = (
         _served(endpoint, name, server_key(api_key_env) if api_key_env else None, tokenizer)
