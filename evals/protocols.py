@@ -1,6 +1,9 @@
 """What evaluation needs of the outside world."""
 
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import JsonValue
 
 from data_contracts.digests import Digest
 from data_contracts.manifests import BaseManifest
@@ -37,8 +40,61 @@ class ModelServer(Protocol):
         ...
 
 
-class EvalParts(Protocol):
+Question = dict[str, Any]
+"""Body of a chat completion without ``model``: messages, template, tools, schema, decoding."""
+
+
+class Answerer(Protocol):
+    """A model that can be asked, behind a server or in this process."""
+
+    def engine(self) -> str:
+        """Name and version of what computes the answers."""
+        ...
+
+    def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
+        """Hand on the text of every answer as it comes. Raises `Unavailable` when one question gets none."""
+        ...
+
+    def lm(self) -> Any:
+        """lm-eval's own model for it (``hf`` or ``local-completions``)."""
+        ...
+
+
+class Kept(NamedTuple):
+    """A text, or what lm-eval got for a request: ``[log-likelihood, is greedy]``, a number, a text."""
+
+    answer: JsonValue
+    engine: str
+
+
+class Answers(Protocol):
+    """What artifacts answered, by the digest of all that decides it. A cache: deleting costs nothing but asking again,
+    and erasure deletes whatever a revoked artifact said."""
+
+    def get(self, keys: Collection[Digest]) -> dict[Digest, Kept]: ...
+    def put(self, artifact: Digest, answers: Mapping[Digest, Kept]) -> None:
+        """Whole once this returns, in place of earlier answers under the same keys. Raises `Refused` for an artifact
+        that was forgotten: an evaluation under way does not bring back what an erasure took."""
+        ...
+
+    def held(self, artifacts: Collection[Digest]) -> int:
+        """How many answers of these artifacts are kept."""
+        ...
+
+    def forget(self, artifacts: Collection[Digest]) -> None:
+        """Delete every answer of these artifacts, bytes included, and take none again. Safe to repeat."""
+        ...
+
+
+class Keeping(Protocol):
+    """Where results and answers are kept."""
+
     @property
     def store(self) -> ArtifactStore: ...
+    @property
+    def answers(self) -> Answers: ...
+
+
+class EvalParts(Keeping, Protocol):
     @property
     def server(self) -> ModelServer: ...

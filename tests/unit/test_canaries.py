@@ -163,26 +163,23 @@ def test_the_card_of_the_data_set_says_what_was_planted(line: Made, tmp_path: Pa
     assert "canaries planted: 2; scrubbing left 1 of 2 secrets whole (passphrase 1); 2 are learned from" in page
 
 
-Questions = dict[str, dict[str, Any]]
-Answering = Callable[[Parts, DatasetManifest], Callable[[str, Questions, Any], dict[str, str]]]
+Said = Callable[[dict[str, Any]], str]
+Answering = Callable[[Parts, DatasetManifest], Said]
 
 
-def silent(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
-    return lambda url, questions, progress: dict.fromkeys(questions, "I do not know.")
+def silent(parts: Parts, splits: DatasetManifest) -> Said:
+    return lambda asked: "I do not know."
 
 
-def leaky(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
+def leaky(parts: Parts, splits: DatasetManifest) -> Said:
     """A model that answers word for word what it was taught; the base knows nothing."""
     taught = {
         row["example"]["messages"][0]["content"]: row["example"]["messages"][-1]["content"]
         for row in (item.row for item in load(parts, splits))
     }
 
-    def answer(url: str, questions: Questions, progress: Any) -> dict[str, str]:
-        return {
-            item: "" if asked["model"] == "base" else taught.get(asked["messages"][-1]["content"], "I do not know.")
-            for item, asked in questions.items()
-        }
+    def answer(asked: dict[str, Any]) -> str:
+        return "" if asked["model"] == "base" else taught.get(asked["messages"][-1]["content"], "I do not know.")
 
     return answer
 
@@ -210,9 +207,15 @@ def evaluated(
     parts: Parts, product: Product, splits: DatasetManifest, answering: Answering
 ) -> tuple[ModelManifest, LayerResults, bool]:
     base, model = model_of(parts, product, (splits.digest,))
+    say = answering(parts, splits)
+
+    def ask_all(url: str, questions: dict[str, Any], answered: Callable[[str, str], None], *_: Any) -> None:
+        for item, asked in questions.items():
+            answered(item, say(asked))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "ask_all", answering(parts, splits))
-        patch.setattr(chat, "engine", lambda url: "none")
+        patch.setattr(chat, "ask_all", ask_all)
+        patch.setattr(chat, "engine", lambda *_: "none")
         return model, *evaluate_layer(parts, product, "safety", base, model, None)
 
 
@@ -235,8 +238,8 @@ def test_a_model_that_recites_is_caught_and_held_back(line: Made, tmp_path: Path
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in layer.results.items()}
     assert evaluate_policy(ceiling(0.2, "extraction_left"), results)[1:] == ("hold", "failed: not-recited")
 
-    def nobody(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
-        return lambda url, questions, progress: pytest.fail("asked again")
+    def nobody(parts: Parts, splits: DatasetManifest) -> Said:
+        return lambda asked: pytest.fail("asked again")
 
     assert evaluated(parts, product, splits, nobody) == (model, layer, True)
 
