@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from evals.stats import Interval, StatsError
 
-_STEPS = 60
-"""Halvings of an interval: more than a double can tell apart."""
+_STEPS = 40
+"""Halvings of an interval: to 1e-12."""
 
 
 class Arm(NamedTuple):
@@ -48,8 +48,8 @@ def log_e_at_most(arm: Arm, rate: float) -> float:
 
 
 def log_e_no_worse(champion: Arm, challenger: Arm, margin: float = 0.0) -> float:
-    """Log e-value against "the challenger's rate is at least the champion's minus ``margin``". Above log(1 / alpha): the
-    challenger is worse by more than the margin. The likeliest pair of rates that the hypothesis allows decides."""
+    """Log e-value against "the challenger's rate is at least the champion's minus ``margin``". Above log(1 / alpha) it
+    is worse by more than the margin. The likeliest pair of rates that the hypothesis allows decides."""
     return _log_e_pair(_checked(champion), _checked(challenger), margin)
 
 
@@ -80,15 +80,20 @@ def difference_sequence(champion: Arm, challenger: Arm, alpha: float = 0.05) -> 
 
 def _log_e_pair(higher: Arm, lower: Arm, margin: float) -> float:
     """Against "the rate of ``lower`` is at least that of ``higher`` minus ``margin``", with a margin in [-1, 1]."""
+    if not -1 <= margin <= 1:
+        raise StatsError(f"the margin is {margin}, which is not in [-1, 1]")
     mixtures = _log_mixture(higher) + _log_mixture(lower)
     if higher.rate - lower.rate <= margin:
         return mixtures - _log_likelihood(higher, higher.rate) - _log_likelihood(lower, lower.rate)
-    first, last = max(0.0, margin), min(1.0, 1 + margin)
+    one, other = higher.trials - higher.successes, lower.trials - lower.successes
 
-    def likelihood(rate: float) -> float:
-        return _log_likelihood(higher, rate) + _log_likelihood(lower, rate - margin)
+    def rising(rate: float) -> bool:
+        """Whether the likelihood of both, ``margin`` apart, grows with the rate; it is concave."""
+        rises = _over(higher.successes, rate) + _over(lower.successes, rate - margin)
+        return rises > _over(one, 1 - rate) + _over(other, 1 - rate + margin)
 
-    return mixtures - _highest(likelihood, first, last)
+    likeliest = _edge(rising, max(0.0, margin), min(1.0, 1 + margin))
+    return mixtures - _log_likelihood(higher, likeliest) - _log_likelihood(lower, likeliest - margin)
 
 
 def _log_mixture(arm: Arm) -> float:
@@ -105,22 +110,13 @@ def _log_likelihood(arm: Arm, rate: float) -> float:
     return total
 
 
-def _highest(concave: Callable[[float], float], low: float, high: float) -> float:
-    """The greatest value of a concave function, by golden section."""
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(2 * _STEPS):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if concave(left) < concave(right):
-            low = left
-        else:
-            high = right
-    return max(concave(low), concave((low + high) / 2), concave(high))
+def _over(count: int, share: float) -> float:
+    """Count by share; a share that rounding made 0 is no place for any count."""
+    return count / share if share > 0 else math.inf if count else 0.0
 
 
 def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
-    """How far from ``start`` towards ``end`` a set reaches that has no holes; ``start`` counts as inside."""
-    if inside(end):
-        return end
+    """How far from ``start`` towards ``end`` a set without holes reaches; ``start`` counts as inside."""
     for _ in range(_STEPS):
         middle = (start + end) / 2
         start, end = (middle, end) if inside(middle) else (start, middle)
