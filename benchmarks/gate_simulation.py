@@ -112,7 +112,7 @@ def ours(values: Values, random: np.random.Generator) -> tuple[Values, Values]:
     together, apart = (off.sum(axis=2) ** 2).sum(axis=1), (off**2).sum(axis=(1, 2))
     unseen = np.clip((together * k / (k - 1) + m) / (apart + 1), 1, m)
     unseen = np.where((scale == 0) | (k < stats.MIN_CLUSTERS), m, unseen)
-    end = np.where(largest == 0, 1, np.minimum(1, largest * (1 + 12 / k)))
+    end = np.where(largest == 0, 1, np.minimum(1, largest * (1 + 16 / k)))
     weights = random.standard_exponential((k + 1, RESAMPLES))
     sums, sizes = values.sum(axis=2) @ weights[:k], m * weights[:k].sum(axis=0)
     added = unseen[:, None] * weights[k]

@@ -126,12 +126,12 @@ def cluster_difference(differences: Sequence[Score], resamples: int = 10_000, se
     and Pearson's interval; where nothing differs, the rule of three.
 
     How much can be: where differences are all 0, 1 or -1, a whole 1. Otherwise somewhat more than the largest that
-    was seen, the more so the fewer clusters there are (1 + 12 / clusters times, never above 1): the share by which
+    was seen, the more so the fewer clusters there are (1 + 16 / clusters times, never above 1): the share by which
     skewed scores keep their coverage in `benchmarks/gate_simulation.py`.
     """
     groups = _by_cluster(differences, -1)
     largest = max(abs(score.value) for score in differences)
-    end = min(1.0, largest * (1 + 12 / len(groups))) if largest > _NOTHING else 1.0
+    end = min(1.0, largest * (1 + 16 / len(groups))) if largest > _NOTHING else 1.0
     return _resampled(groups, (-end, end), resamples, seed)
 
 
