@@ -54,13 +54,19 @@ class LayerResults(Frozen):
 
 class CriterionResult(Frozen):
     """One line of the gate table. ``effect`` is candidate minus baseline, with its confidence interval; of a ceiling it
-    is the ceiling minus the candidate. More is always better."""
+    is the ceiling minus the candidate. More is always better.
+
+    ``mde`` is the minimum detectable effect: how far beyond its bound the truth must lie to pass in four cases of five,
+    with so many clusters of such scatter. ``p_hold`` is the one-sided p-value of "the bound is kept", adjusted over all
+    criteria (Holm). ``noise`` is the noise floor, where one was measured.
+    """
 
     name: str
     kind: CriterionKind
     suite: str
     metric: str
     n: int
+    clusters: int
     baseline: str
     baseline_mean: float
     candidate_mean: float
@@ -69,6 +75,9 @@ class CriterionResult(Frozen):
     ci_high: float
     margin: float
     confidence: float
+    mde: float
+    p_hold: float
+    noise: float | None
     outcome: Outcome
     reason: str
 

@@ -114,7 +114,8 @@ def bars(counts: Mapping[str, int], label: str) -> Figure:
 
 def bound_of(criterion: CriterionResult) -> float:
     """What the criterion's interval must lie above."""
-    return {"superiority": criterion.margin, "non-inferiority": -criterion.margin}.get(criterion.kind, 0.0)
+    above_noise = max(criterion.margin, criterion.noise or 0.0)
+    return {"superiority": above_noise, "non-inferiority": -criterion.margin}.get(criterion.kind, 0.0)
 
 
 def _axes(width: float, height: float) -> Any:

@@ -15,6 +15,7 @@ from pipelines import (
     distil_cli,
     erasure_cli,
     eval_cli,
+    gate_cli,
     recipe_cli,
     releases_cli,
     runs_cli,
@@ -33,6 +34,7 @@ app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(eval_cli.app)
 app.add_typer(scan_cli.app)
+app.add_typer(gate_cli.app)
 app.add_typer(tuning_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(distil_cli.app, name="distil")
