@@ -14,9 +14,10 @@ from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts
 from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
+from evals.trust import check_judges, if_trusted
 from pipelines.recipes.product import Product
 
-_CODE = ("evals.gate", "evals.policy", "evals.stats")
+_CODE = ("evals.gate", "evals.policy", "evals.stats", "evals.trust")
 
 
 def decide(
@@ -35,6 +36,7 @@ def decide(
             raise Refused(f"layer {layer.layer} holds results of model {layer.model}, not of {model.digest}")
         named.update(layer.results)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
+    check_judges(parts.store, results)
     for suite in load_suites(product):
         template = model.template if suite.lm_eval is None else NO_TEMPLATE
         paper = Paper(suite.content_digest(), frozenset(item.id for item in suite.items()))
@@ -72,7 +74,7 @@ def evaluate_policy(
     if len(champions) > 1:
         raise Refused("the results are of more than one champion")
     asked = [c for c in policy.criteria if c.against != "champion" or champions]
-    criteria = tuple(_judge(criterion, policy, results) for criterion in asked)
+    criteria = tuple(if_trusted(_judge(criterion, policy, results), results) for criterion in asked)
     outcomes = {outcome: [c.name for c in criteria if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
     if outcomes["fail"]:
         return criteria, "hold", "failed: " + ", ".join(outcomes["fail"])
