@@ -37,14 +37,14 @@ def cohens_kappa(pairs: Sequence[Pair], places: dict[str, float] | None = None, 
 
     if len({pair.label for pair in pairs}) < 2:
         raise StatsError("people give all items the same label, so that kappa says nothing")
-    names = sorted({pair.cluster for pair in pairs})
-    k = len(names)
+    place = {name: number for number, name in enumerate(sorted({pair.cluster for pair in pairs}))}
+    k = len(place)
     if k < MIN_CLUSTERS:
         raise StatsError(f"{k} clusters are too few for an interval (at least {MIN_CLUSTERS})")
     words = sorted({word for pair in pairs for word in (pair.label, pair.verdict)})
     counts = np.zeros((k, len(words), len(words)))
     for pair in pairs:
-        counts[names.index(pair.cluster), words.index(pair.label), words.index(pair.verdict)] += 1
+        counts[place[pair.cluster], words.index(pair.label), words.index(pair.verdict)] += 1
     weights = np.array([[_distance(one, other, places) for other in words] for one in words])
     whole = counts.sum(axis=0, keepdims=True)
     estimate = float(_kappas(whole, weights)[0])
