@@ -2,7 +2,9 @@
 happens at the first score; its telemetry is off."""
 
 import asyncio
+import logging
 import os
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -178,7 +180,14 @@ def _embeddings(embedder: Embeds) -> "BaseRagasEmbedding":
 
 
 def _unwatched() -> None:
+    """No telemetry, and no log of answers that do not fit: instructor quotes them."""
     os.environ["RAGAS_DO_NOT_TRACK"] = "true"
+    logging.getLogger("instructor").setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # ragas leaves open the file with its user's id, read once
+        from ragas._analytics import get_userid
+
+        get_userid()
 
 
 def _why(cause: BaseException) -> str:

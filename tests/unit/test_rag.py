@@ -90,7 +90,7 @@ def test_all_metrics_run_through_a_server_and_an_uncalibrated_judge_is_untrusted
         assert "is not calibrated" in judged.untrusted
 
 
-def test_nan_time_outs_errors_and_other_forms_are_failures_and_score_nothing(store):
+def test_nan_time_outs_errors_and_other_forms_are_failures_and_score_nothing(store, caplog):
     faithful = SUITE.model_copy(update={"metrics": ("faithfulness",)})
     ways = [Reply('{"statements": []}'), Reply(delay=5), Reply(status=500), Reply("no JSON"), Reply("")]
 
@@ -108,6 +108,7 @@ def test_nan_time_outs_errors_and_other_forms_are_failures_and_score_nothing(sto
     assert scores.judged["faithfulness"].failed == len(ways)
     assert [item.scores["faithfulness"] for item in scores.items[: len(ways)]] == [0] * len(ways)
     assert scores.items[-1].scores["faithfulness"] == 0
+    assert "no JSON" not in caplog.text
     assert (nan.word, nan.failures) == ("failed", ("the score is not a number",))
 
 
