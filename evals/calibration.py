@@ -78,18 +78,17 @@ def calibrate(
     embedder: Embeds | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration:
-    """Ask the judge about every item and compare. Raises `BadInput` for a set on which no kappa can be computed."""
-    labels = Counter(each.label for each in labelled.items)
-    clusters = {each.cluster for each in labelled.items}
+    """Ask the judge about every item and compare. Raises `BadInput` for a set on which no kappa can be computed, before
+    anything is asked."""
     try:
         cohens_kappa([Pair(each.cluster, each.label, each.label) for each in labelled.items])
     except StatsError as error:
-        raise BadInput(f"the calibration set ({len(labelled.items)} items, labels {dict(labels)}): {error}") from error
-    verdicts = judge_all(judge, endpoint, {each.name: each.fields for each in labelled.items}, embedder, progress)
-    return measured(judge, labelled, clusters, verdicts)
+        raise BadInput(f"the calibration set ({len(labelled.items)} items): {error}") from error
+    fields = {each.name: each.fields for each in labelled.items}
+    return _measured(judge, labelled, judge_all(judge, endpoint, fields, embedder, progress))
 
 
-def measured(judge: Judge, labelled: LabelledSet, clusters: set[str], verdicts: Mapping[str, Verdict]) -> Calibration:
+def _measured(judge: Judge, labelled: LabelledSet, verdicts: Mapping[str, Verdict]) -> Calibration:
     file = judge.file
     pairs = [Pair(each.cluster, each.label, verdicts[each.name].word) for each in labelled.items]
     kappa = cohens_kappa(pairs, file.verdicts if file.ordered else None)
@@ -110,7 +109,7 @@ def measured(judge: Judge, labelled: LabelledSet, clusters: set[str], verdicts: 
         served_model=judge.model,
         set=labelled.digest,
         items=len(pairs),
-        clusters=len(clusters),
+        clusters=len({pair.cluster for pair in pairs}),
         left_out=labelled.left_out,
         counts=counts,
         agreement=sum(pair.label == pair.verdict for pair in pairs) / len(pairs),

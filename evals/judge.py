@@ -177,13 +177,14 @@ def judge_all(
     orders = (False, True) if judge.file.asks == "pairwise" else (False,)
     bodies = {(item, swapped): request(judge, fields, swapped) for item, fields in items.items() for swapped in orders}
     names = {place: sha256_json(body) for place, body in bodies.items()}
+    different = {names[place]: body for place, body in bodies.items()}
     texts: dict[Digest, str] = {}
 
     def answered(name: Digest, answer: Any) -> None:
         texts[name] = answer.text
-        progress(len(texts), len(set(names.values())))
+        progress(len(texts), len(different))
 
-    failed = endpoint.ask({names[place]: body for place, body in bodies.items()}, answered)
+    failed = endpoint.ask(different, answered)
     words = tuple(judge.file.verdicts)
     read = {
         place: _read(texts[name], words) if name in texts else (None, _failure(failed[name]))

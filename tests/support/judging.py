@@ -62,16 +62,20 @@ def tagged(body: Body, tag: str) -> str:
 
 
 def oracle(rows: list[dict[str, Any]]) -> Callable[[Body, int], Reply]:
-    """Answers from the labels, by the texts in the prompt, in whichever order they stand."""
+    """Answers from the labels, by the texts in the prompt, in whichever order they stand. Where people label the same
+    pair both ways it keeps to the first, as a judge has to that does not contradict itself."""
     faithful = {(r["knowledge"], r["response"]): r["begin_label"] for r in rows if "begin_label" in r}
-    better = {(r["input"], r[f"output_{r['label']}"]) for r in rows if "output_1" in r}
+    better: dict[Any, str] = {}
+    for row in (row for row in rows if "output_1" in row):
+        better.setdefault((row["input"], frozenset((row["output_1"], row["output_2"]))), row[f"output_{row['label']}"])
 
     def reply(body: Body, before: int) -> Reply:
         if "<source>" in prompt_of(body):
             label = faithful[tagged(body, "source"), tagged(body, "response")]
             return Reply(f"I compared them.\nVerdict: {'faithful' if label == 'Fully attributable' else 'unfaithful'}")
-        first = (tagged(body, "instruction"), tagged(body, "response-A")) in better
-        return Reply(f"I read both.\nVerdict: {'A' if first else 'B'}")
+        first, second = tagged(body, "response-A"), tagged(body, "response-B")
+        right = better[tagged(body, "instruction"), frozenset((first, second))] == first
+        return Reply(f"I read both.\nVerdict: {'A' if right else 'B'}")
 
     return reply
 
