@@ -1,9 +1,10 @@
 """What calibration says of a bad judge and of one that answers from the labels, and ragas through a real server.
 
-    python -m benchmarks.judges --data FOLDER [--sample 60] [--endpoint URL --model NAME]
+    python -m benchmarks.judges --data FOLDER [--sample 60] [--brief] [--endpoint URL --model NAME [--template FILE]]
 
-The bad judge is the installation's base model (135 M parameters) behind its vLLM, unless an endpoint is named. FOLDER
-holds rag/begin_wow.jsonl and pref/llmbar_natural_mtbench.jsonl; counts and figures only, no text.
+The bad judge is the installation's base model (135 M parameters) behind its vLLM, unless an endpoint is named. With
+``--brief`` it is asked for the verdict alone, which takes a tenth of the time. FOLDER holds rag/begin_wow.jsonl and
+pref/llmbar_natural_mtbench.jsonl; counts and figures only, no text.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.calibration import calibrate, read_set, seat
-from evals.judge import Judge, load_judge, load_policy
+from evals.judge import Judge, JudgeDecoding, PromptJudge, RagasJudge, load_judge, load_policy
 from evals.rag import load_rag, score_rag
 from pipelines.recipes.product import ROOT
 from pipelines.stages.data.plain import rows
@@ -38,20 +39,30 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=60)
     parser.add_argument("--endpoint", default="")
     parser.add_argument("--model", default="")
-    parser.add_argument("--timeout", type=float, default=240)
+    parser.add_argument("--template", type=Path)
+    parser.add_argument("--brief", action="store_true")
+    parser.add_argument("--timeout", type=float, default=600)
     chosen = parser.parse_args()
     print("| judge | set | items | kappa | consistency | named the first | failed | trusted | s |\n|-|-|-|-|-|-|-|-|-|")
     for task, name in SETS.items():
         known = [row for _, row in rows(chosen.data / name)]
         with teaching(oracle(known)) as server:
             calibration("oracle", Judge(load_judge(task), "oracle"), server.url, chosen.data / name, chosen.sample, 60)
-    with served(chosen.endpoint, chosen.model) as (url, model, template):
+    with served(chosen.endpoint, chosen.model, chosen.template) as (url, model, template):
         for task, name in SETS.items():
-            judge = Judge(load_judge(task), model, template)
+            judge = Judge(brief(load_judge(task)) if chosen.brief else load_judge(task), model, template)
             calibration("model", judge, url, chosen.data / name, chosen.sample, chosen.timeout)
         with teaching(ragas_oracle) as server:
             ragas("scripted", server.url, "oracle", "", 60)
         ragas("model", url, model, template, chosen.timeout)
+
+
+def brief(judge: PromptJudge | RagasJudge) -> PromptJudge:
+    """The same judge without its sentences of thought."""
+    if not isinstance(judge, PromptJudge):
+        raise TypeError("only a judge with a prompt of ours can be brief")
+    prompt = judge.prompt.replace("Think in one or two sentences. Then end with one line", "Answer with one line")
+    return judge.model_copy(update={"prompt": prompt, "decoding": JudgeDecoding(max_tokens=16)})
 
 
 def calibration(who: str, judge: Judge, url: str, path: Path, sample: int, timeout: float) -> None:
@@ -94,10 +105,10 @@ def ragas(who: str, url: str, model: str, template: str, timeout: float) -> None
 
 
 @contextmanager
-def served(url: str, model: str) -> Iterator[tuple[str, str, str]]:
+def served(url: str, model: str, template: Path | None) -> Iterator[tuple[str, str, str]]:
     """(address, model, chat template to send along) of the endpoint named, or of the base in a vLLM of its own."""
     if url:
-        yield url, model, ""
+        yield url, model, template.read_text() if template else ""
         return
     with tempfile.TemporaryDirectory() as home:
         ports: Any = dict(zip(("gateway_port", "vllm_port", "mlflow_port", "dagster_port"), free_ports(4), strict=True))
