@@ -1,4 +1,4 @@
-"""Judges through the real vLLM: a model of random weights is refused by calibration, and ragas counts what it cannot use."""
+"""Judges through the real vLLM: calibration refuses a model of random weights, and ragas counts what it cannot use."""
 
 from data_contracts.manifests import BaseManifest
 from evals.calibration import calibrate, read_set, seat
