@@ -5,7 +5,6 @@ arXiv:2306.05685, section 3.4); or it is the model that one of ragas' metrics as
 be read has failed on the item: a failure is kept and counted, never taken for a verdict and never left out.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -246,12 +245,13 @@ def _by_ragas(
     scores = ragas_metrics.judged(
         file.metric, endpoint, judge.model, decoding | extra, items, embedder, lambda done: progress(done, len(items))
     )
+    lowest = -1.0 if file.metric == "answer_relevancy" else 0.0  # a cosine; elsewhere a judge has made up a verdict
     verdicts = {}
     for item, score in scores.items():
         if isinstance(score, str):
             verdicts[item] = Verdict(FAILED, 0.0, failures=(_failure(score),))
-        elif not math.isfinite(score):
-            verdicts[item] = Verdict(FAILED, 0.0, failures=("the score is not a number",))
+        elif not lowest <= score <= 1 + 1e-6:  # nor is NaN
+            verdicts[item] = Verdict(FAILED, 0.0, failures=("the score is no number from 0 to 1",))
         else:
             word = "yes" if score >= file.threshold else "no"
             verdicts[item] = Verdict(word, min(1.0, max(0.0, score)), words=(word,))

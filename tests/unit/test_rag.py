@@ -109,7 +109,14 @@ def test_nan_time_outs_errors_and_other_forms_are_failures_and_score_nothing(sto
     assert [item.scores["faithfulness"] for item in scores.items[: len(ways)]] == [0] * len(ways)
     assert scores.items[-1].scores["faithfulness"] == 0
     assert "no JSON" not in caplog.text
-    assert (nan.word, nan.failures) == ("failed", ("the score is not a number",))
+    assert (nan.word, nan.failures) == ("failed", ("the score is no number from 0 to 1",))
+
+
+def test_a_made_up_verdict_is_a_failure():
+    fields = {"question": "q", "reference": "r", "context": ("one", "two")}
+    with teaching(lambda body, before: Reply('{"reason": "so", "verdict": -3}')) as server:
+        (verdict,) = judge_all(JUDGES["context_precision"], endpoint(server.url), {"i": fields}).values()
+    assert (verdict.word, verdict.score) == ("failed", 0)
 
 
 def test_a_ragas_metric_is_calibrated_as_it_is_used(store):
