@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -20,6 +20,7 @@ def pairs(labels: list[str], verdicts: list[str], of: int = 1) -> list[Pair]:
 rated = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "failed"])), min_size=8, max_size=60)
 
 
+@settings(max_examples=50)
 @given(rated)
 def test_kappa_is_that_of_the_reference(ratings):
     labels, verdicts = zip(*ratings, strict=True)
@@ -32,6 +33,7 @@ def test_kappa_is_that_of_the_reference(ratings):
     assert -1 <= found.low <= found.estimate <= found.high <= 1 + 1e-12
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(list(STEPS)), st.sampled_from(list(STEPS))), min_size=8, max_size=60))
 def test_on_a_scale_it_is_that_of_the_reference_with_quadratic_weights(ratings):
     labels, verdicts = zip(*ratings, strict=True)

@@ -120,19 +120,14 @@ def test_a_made_up_verdict_is_a_failure():
 
 
 def test_a_ragas_metric_is_calibrated_as_it_is_used(store):
-    rows = faithful_rows(60)
-    labelled = read_set(enumerate(rows), JUDGES["faithfulness"].file.set, "set.jsonl")
+    rows = [row | {"response": row["response"].replace("They sell", "The store sells")} for row in faithful_rows(60)]
+    judge = JUDGES["faithfulness"]
+    labelled = read_set(enumerate(rows), judge.file.set, "set.jsonl")
     with teaching(ragas_oracle) as server:
-        server_ = endpoint(server.url)
-        untrusting = calibrate(JUDGES["faithfulness"], server_, labelled)
-    assert untrusting.counts == {"no": {"no": 30}, "yes": {"no": 30}}  # "They" is in no source: words are not enough
-    by_words = [row | {"response": row["response"].replace("They sell", "The store sells")} for row in rows]
-    labelled = read_set(enumerate(by_words), JUDGES["faithfulness"].file.set, "set.jsonl")
-    with teaching(ragas_oracle) as server:
-        found = calibrate(JUDGES["faithfulness"], endpoint(server.url), labelled)
+        found = calibrate(judge, endpoint(server.url), labelled)
         keep(store, found)
-        sitting = seat(store, JUDGES["faithfulness"], endpoint(server.url), labelled.digest, RULE)
-    assert (found.kappa, sitting.untrusted) == (1, "")
+        sitting = seat(store, judge, endpoint(server.url), labelled.digest, RULE)
+    assert (found.kappa, found.counts, sitting.untrusted) == (1, {"no": {"no": 30}, "yes": {"yes": 30}}, "")
 
 
 def test_a_server_that_is_not_there_is_an_error_and_so_are_missing_answers(store):
