@@ -70,9 +70,10 @@ class OpenAiEndpoint:
                     failed[digest] = _why(error)
                     in_a_row += not self.patient or _unreachable(error)
                     if in_a_row >= STOP_AFTER:
+                        kept = "" if self.patient else "what it answered is kept, "
                         raise Unavailable(
-                            f"{self.url} failed {in_a_row} times in a row, at last: {_words(error)}; what it answered "
-                            "is kept, run the same command again to go on"
+                            f"{self.url} failed {in_a_row} times in a row, at last: {_words(error)}; {kept}run the "
+                            "same command again when it answers"
                         ) from None
                 else:
                     in_a_row = 0
