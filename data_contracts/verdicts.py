@@ -22,10 +22,22 @@ class ItemScore(Frozen):
     scores: dict[str, float]
 
 
+class Judged(Frozen):
+    """Who judged a metric: the judge's identity, its calibration if it has one, and the policy that this was held
+    against. ``untrusted`` says why the judge does not count. ``failed`` items got no verdict; they score 0."""
+
+    judge: Digest
+    policy: Digest
+    calibration: Digest | None
+    untrusted: str
+    failed: int
+
+
 class EvalResult(Frozen):
     """One artifact on one suite. ``artifact`` is the digest of what answered (base, or adapter on base).
 
-    ``samples`` names the blob of generated text, which erasure may delete; the scores stay.
+    ``samples`` names the blob of generated text, which erasure may delete; the scores stay. ``judged`` names the
+    metrics that a judge model scored.
     """
 
     kind: Literal["eval"] = "eval"
@@ -38,6 +50,7 @@ class EvalResult(Frozen):
     engine: str
     items: tuple[ItemScore, ...] = Field(min_length=1)
     samples: Digest | None
+    judged: dict[str, Judged] = {}
     action_key: Digest
 
 

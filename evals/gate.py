@@ -3,32 +3,22 @@ passes. The verdict is a pure function of the two, so that anyone can compute it
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused
 from data_contracts.manifests import ModelManifest
-from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, ItemScore, LayerResults
+from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults
 from evals import criteria, stats
 from evals.extraction import LAYER, Paper, canary_paper
 from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
-from evals.protocols import EvalParts
+from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
+from evals.trust import check_judges, if_trusted
 from pipelines.recipes.product import Product
 
-_CODE = ("evals.criteria", "evals.gate", "evals.policy", "evals.stats")
-
-
-class Scored(Protocol):
-    """What one artifact scored on one suite: an `EvalResult`, or the rows of a plain file."""
-
-    @property
-    def artifact(self) -> str: ...
-
-    @property
-    def items(self) -> Sequence[ItemScore]: ...
+_CODE = ("evals.criteria", "evals.gate", "evals.policy", "evals.stats", "evals.trust")
 
 
 def decide(
@@ -47,6 +37,7 @@ def decide(
             raise Refused(f"layer {layer.layer} holds results of model {layer.model}, not of {model.digest}")
         named.update(layer.results)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
+    check_judges(parts.store, results)
     for suite in load_suites(product):
         suite.check_policy(policy)
         template = model.template if suite.lm_eval is None else NO_TEMPLATE
@@ -86,7 +77,8 @@ def evaluate_policy(
     if len(champions) > 1:
         raise Refused("the results are of more than one champion")
     asked = [c for c in policy.criteria if c.against != "champion" or champions]
-    found = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
+    settled = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
+    found = tuple(if_trusted(line, results) for line in settled)
     outcomes = {outcome: [c.name for c in found if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
     if outcomes["fail"]:
         return found, "hold", "failed: " + ", ".join(outcomes["fail"])

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from data_contracts.errors import Refused
 from evals import stats
-from evals.gate import Scored, scores_of
+from evals.gate import scores_of
 from evals.policy import GatePolicy
+from evals.protocols import Scored
 
 
 def noise_floors(

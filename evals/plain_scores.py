@@ -1,6 +1,7 @@
 """Scores from plain files, one row an item: what the gate needs to judge what another program has measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
@@ -8,7 +9,7 @@ from pydantic import Field, StrictInt, StringConstraints, ValidationError
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
-from data_contracts.verdicts import ItemScore
+from data_contracts.verdicts import ItemScore, Judged
 from evals.policy import PLAIN_METRIC, GatePolicy
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1)]
@@ -25,10 +26,11 @@ class ScoreRow(Frozen):
 
 
 class PlainScores(NamedTuple):
-    """One suite of one file, which is the ``artifact``."""
+    """One suite of one file, which is the ``artifact``. Who ``judged`` a score is not told in such a file."""
 
     artifact: Digest
     items: tuple[ItemScore, ...]
+    judged: Mapping[str, Judged] = MappingProxyType({})
 
 
 class ScoreFile(NamedTuple):

@@ -1,13 +1,18 @@
 """What evaluation needs of the outside world."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import JsonValue
 
 from data_contracts.digests import Digest
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import ItemScore, Judged
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class ModelServer(Protocol):
@@ -128,3 +133,44 @@ class Keeping(Detectors, Protocol):
 class EvalParts(Keeping, Protocol):
     @property
     def server(self) -> ModelServer: ...
+
+
+class Scored(Protocol):
+    """What one artifact scored on one suite: an `EvalResult`, or the rows of a plain file."""
+
+    @property
+    def artifact(self) -> str: ...
+    @property
+    def items(self) -> Sequence[ItemScore]: ...
+    @property
+    def judged(self) -> Mapping[str, Judged]: ...
+
+
+class Answer(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
+class JudgeEndpoint(Protocol):
+    """Any OpenAI-compatible server. ``url`` ends in ``/v1``; ``timeout`` in seconds a try, ``concurrency`` at once."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def concurrency(self) -> int: ...
+    def ask(
+        self, bodies: Mapping[Digest, dict[str, Any]], answered: Callable[[Digest, Answer], None]
+    ) -> Mapping[Digest, str]:
+        """Ask each body; ``answered`` gets each answer when it comes. Returns those that got none, and why. Raises
+        `Unavailable` where the server cannot be reached, or refuses model or key."""
+        ...
+
+
+class Embeds(Protocol):
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """[texts, dimensions], each row of length 1."""
+        ...

@@ -16,10 +16,12 @@ from pipelines import (
     erasure_cli,
     eval_cli,
     gate_cli,
+    judge_cli,
     recipe_cli,
     releases_cli,
     runs_cli,
     scan_cli,
+    spotcheck_cli,
     tuning_cli,
 )
 from pipelines.launch import materialize
@@ -38,7 +40,9 @@ app.add_typer(gate_cli.app)
 app.add_typer(tuning_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(distil_cli.app, name="distil")
+app.add_typer(judge_cli.app, name="judge")
 app.add_typer(recipe_cli.app, name="recipe")
+app.add_typer(spotcheck_cli.app, name="spotcheck")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 

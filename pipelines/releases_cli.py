@@ -146,6 +146,12 @@ def _sign(release: str, decision: Any, key: Path, principal: str, hours: float |
     console.print(f"{decision} signed for {digest}\nwaiting for the approvals sensor: {path}")
 
 
+def find(line: Line, text: str) -> tuple[str, str]:
+    """(release, its product)."""
+    digest = _full_id(line, text)
+    return digest, str(_release(line, digest).product)
+
+
 def _full_id(line: Line, text: str) -> str:
     from pipelines.stages.release.registered import find_release
 

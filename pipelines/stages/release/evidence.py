@@ -12,6 +12,7 @@ from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.gate import evaluate_policy
 from evals.policy import GatePolicy
+from evals.trust import check_judges
 from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
@@ -123,6 +124,7 @@ def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict
     check_decision(store, verdict, store.get_manifest(release.model, ModelManifest), release.displaced_champion)
     policy = store.get_manifest(verdict.policy, GatePolicy)
     results = {name: store.get_manifest(digest, EvalResult) for name, digest in verdict.results.items()}
+    check_judges(store, results)
     criteria, decision, reason = evaluate_policy(policy, results)
     if (criteria, decision, reason) != (verdict.criteria, verdict.decision, verdict.reason):
         raise Refused(f"verdict {release.verdict} does not come out of its results again (now: {decision}, {reason})")
