@@ -27,7 +27,7 @@ def scores(small: SmallLine, monkeypatch: pytest.MonkeyPatch) -> dict[str, float
         return LayerResults(product=PRODUCT, model=model.digest, layer=layer, results=verdict.results), False
 
     monkeypatch.setattr(evaluation, "evaluate_layer", evaluate)
-    monkeypatch.setattr(release.report, "render", lambda *inputs: REPORT)
+    monkeypatch.setattr(release.dossier, "of_verdict", lambda *inputs: REPORT)
     return listed
 
 
