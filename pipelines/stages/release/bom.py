@@ -106,9 +106,10 @@ def _card(
 ) -> Json:
     policy = store.get_manifest(verdict.policy, GatePolicy)
     results = {name: store.get_manifest(digest, EvalResult) for name, digest in verdict.results.items()}
+    measured = measures(policy, results)
     means = [
         _metric(each.metric, each.suite, each.scores["candidate"].estimate, *each.scores["candidate"][1:])
-        for each in measures(policy, results)
+        for each in measured
     ]
     effects = [
         _metric(f"{each.metric}, {_compared(each)}", each.suite, each.effect, each.ci_low, each.ci_high)
@@ -127,7 +128,7 @@ def _card(
         "considerations": {
             "users": [f"tenant {product.tenant}"],
             "useCases": [direct_use(product)],
-            "technicalLimitations": [*out_of_scope(store, product, model), *limits(model, verdict)],
+            "technicalLimitations": [*out_of_scope(store, product, model), *limits(model, verdict, measured)],
         },
         "properties": _properties(
             {"verdict": verdict.digest, "decision": verdict.decision, "confidence": f"{policy.confidence:g}"}

@@ -51,7 +51,7 @@ def render_card(
                 f"## Model Details\n\n### Model Description\n\n{_described(base, model, line, bom)}",
                 f"## Uses\n\n### Direct Use\n\n{direct_use(product)}",
                 f"### Out-of-Scope Use\n\n{_listed(out_of_scope(store, product, model))}",
-                "## Bias, Risks, and Limitations\n\n" + _listed([*limits(model, verdict), *_biases(line)]),
+                "## Bias, Risks, and Limitations\n\n" + _listed([*limits(model, verdict, measured), *_biases(line)]),
                 "## How to Get Started with the Model\n\nAsk it through the gateway, with a key of the tenant: "
                 f'`assay ask {product.name} "..."`.',
                 f"## Training Details\n\n### Training Data\n\n{terms_of_the_data(origins)}\n\n{_data(sets)}",
@@ -94,7 +94,7 @@ def _biases(line: Iterable[DatasetManifest]) -> list[str]:
     return [f"Rows were filtered by a classifier of known biases: {each['known_biases']}" for each in filters]
 
 
-def _data(sets: Mapping[Digest, DatasetManifest]) -> str:
+def _data(sets: dict[Digest, DatasetManifest]) -> str:
     rows = [
         [
             each.stage,

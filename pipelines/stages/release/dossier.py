@@ -69,7 +69,7 @@ def _dossier(
     before = "" if champion is None else store.get_bytes(store.get_manifest(champion, ReleaseManifest).card).decode()
     differ, same = by_section(before, card)
     forest = plots.forest(verdict.criteria)
-    courses = {step.stage: store.get_json(step.curve) for step in steps}
+    courses: dict[str, Any] = {step.stage: store.get_json(step.curve) for step in steps}
     facts: dict[str, Any] = {
         "product": product,
         "model": model,

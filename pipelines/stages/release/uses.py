@@ -1,8 +1,12 @@
 """What a model is for, what it is not for, and what was not shown of it: for its card and its bill of materials."""
 
+from collections.abc import Sequence
+
 from data_contracts.manifests import DatasetManifest, ModelManifest
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import GateVerdict
+from evals.policy import CANARIES
+from evals.report import Measure
 from pipelines.recipes.product import Product
 from pipelines.stages.release.lineage import checkpoints, training_sets
 from pipelines.stages.release.origins import asked_by, learned_from, narrows
@@ -27,10 +31,18 @@ def out_of_scope(store: ArtifactStore, product: Product, model: ModelManifest) -
     ]
 
 
-def limits(model: ModelManifest, verdict: GateVerdict) -> list[str]:
-    """What is known to be wrong or was not shown."""
+def limits(model: ModelManifest, verdict: GateVerdict, measured: Sequence[Measure]) -> list[str]:
+    """What is known to be wrong or was not shown: criteria that did not pass, whatever is clearly worse than the base
+    (its mean lies above the candidate's interval), canaries that are recited."""
     missed = [each for each in verdict.criteria if each.outcome != "pass"]
     lines = [f"Not shown: {each.name} ({each.outcome}; {each.reason})." for each in missed]
+    for each in measured:
+        base, candidate = each.scores["base"], each.scores["candidate"]
+        what = f"{each.suite} / {each.metric}, {base.estimate:.3f} before and {candidate.estimate:.3f} now"
+        if each.suite == CANARIES:
+            lines += [f"Recites planted canaries: {what}."] if candidate.estimate > base.estimate else []
+        elif candidate.high < base.estimate:
+            lines.append(f"Worse than the base: {what}.")
     if model.synthetic_share:
         lines.append("Generated training rows do not show how real people write: expect less on real messages.")
     lines.append("Suites are small samples of what is asked; the intervals tell how little they show.")
