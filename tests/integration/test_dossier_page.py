@@ -29,7 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_it_fits_the_window_and_the_console_stays_empty(page: str, width: int, tmp_path: Path) -> None:
     seen = look(page, width, tmp_path)
     assert seen.width == width
-    assert (seen.closed, seen.open) == (width, width)
+    assert max(seen.closed, seen.open) <= width
     assert seen.console == []
 
 

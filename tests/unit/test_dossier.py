@@ -2,10 +2,13 @@
 unless that is asked for, works where a part is missing, and is the same every time."""
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from data_contracts.digests import sha256_bytes
@@ -228,3 +231,12 @@ def test_a_difference_by_section_names_what_is_new_gone_changed_and_the_same() -
     assert [(line.sign, line.text) for line in differ[0].lines] == [("removed", "- b: 2"), ("added", "- b: 3")]
     assert same == ["Metadata", "Card"]
     assert by_section(after, after)[0] == []
+
+
+@given(st.lists(st.sampled_from("abc xyz 123".split())), st.lists(st.sampled_from("abc xyz 123".split())))
+def test_a_difference_loses_no_line_and_adds_none(before: list[str], after: list[str]) -> None:
+    differ, _ = by_section("\n".join(["# Card", *before]), "\n".join(["# Card", *after]))
+    lines = [line for each in differ for line in each.lines]
+    gone = Counter(line.text for line in lines if line.sign == "removed")
+    came = Counter(line.text for line in lines if line.sign == "added")
+    assert Counter(before) - gone + came == Counter(after)

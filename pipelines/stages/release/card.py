@@ -20,6 +20,7 @@ from pipelines.stages.release.origins import learned_from, table, terms_of_the_d
 from pipelines.stages.release.uses import direct_use, limits, out_of_scope
 
 _SCHEDULE = ("learning_rate", "scheduler", "steps", "batch_size", "accumulate", "warmup_steps", "weight_decay")
+_SHOWN = ("base", "candidate")
 
 
 def render_card(
@@ -161,12 +162,12 @@ def _gate(verdict: GateVerdict) -> str:
 
 
 def _measured(measured: Sequence[Measure]) -> str:
-    subjects = list(dict.fromkeys(name for each in measured for name in each.scores))
+    """Beside the base alone, so that the next candidate's card has the same columns whoever is champion then."""
     rows = [
-        [f"{each.suite} / {each.metric}", str(each.n), *(_interval(each.scores.get(name)) for name in subjects)]
+        [f"{each.suite} / {each.metric}", str(each.n), *(_interval(each.scores.get(name)) for name in _SHOWN)]
         for each in measured
     ]
-    return table(["suite / metric", "n", *subjects], rows)
+    return table(["suite / metric", "n", *_SHOWN], rows)
 
 
 def _interval(share: Interval | None) -> str:

@@ -9,6 +9,9 @@ from data_contracts.frozen import Frozen
 
 _HEADING = re.compile(r"^#{1,4} ")
 FRONT = "Metadata"
+_ALIKE = 0.4
+"""The least similarity, as difflib measures it, of a line and the one that came in its place: of two lines that name
+something by digest, hardly more than the words before it are alike."""
 
 
 class Line(Frozen):
@@ -68,6 +71,17 @@ def _changes(before: list[str], after: list[str]) -> tuple[Line, ...]:
     matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
     for kind, first, last, start, end in matcher.get_opcodes():
         if kind != "equal":
-            found += [Line(sign="removed", text=line) for line in before[first:last]]
-            found += [Line(sign="added", text=line) for line in after[start:end]]
+            found += _paired(before[first:last], after[start:end])
     return tuple(found)
+
+
+def _paired(removed: list[str], added: list[str]) -> list[Line]:
+    """What is gone, then each line that came, after the one that it is most like."""
+    waiting = list(removed)
+    found: list[Line] = []
+    for line in added:
+        for near in difflib.get_close_matches(line, waiting, n=1, cutoff=_ALIKE):
+            waiting.remove(near)
+            found.append(Line(sign="removed", text=near))
+        found.append(Line(sign="added", text=line))
+    return [*(Line(sign="removed", text=line) for line in waiting), *found]

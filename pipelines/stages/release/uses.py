@@ -37,7 +37,9 @@ def limits(model: ModelManifest, verdict: GateVerdict, measured: Sequence[Measur
     missed = [each for each in verdict.criteria if each.outcome != "pass"]
     lines = [f"Not shown: {each.name} ({each.outcome}; {each.reason})." for each in missed]
     for each in measured:
-        base, candidate = each.scores["base"], each.scores["candidate"]
+        base, candidate = each.scores.get("base"), each.scores["candidate"]
+        if base is None:
+            continue
         what = f"{each.suite} / {each.metric}, {base.estimate:.3f} before and {candidate.estimate:.3f} now"
         if each.suite == CANARIES:
             lines += [f"Recites planted canaries: {what}."] if candidate.estimate > base.estimate else []
