@@ -58,7 +58,8 @@ def dossier(
     digest = _full_id(line, release)
     manifest = _release(line, digest)
     report = of_release(line, line.product(manifest.product), manifest, texts)
-    console.print(f"written: {write_report(out or report_folder(line.home, digest), report)}")
+    written = write_report(out or report_folder(line.home, digest), report, 0o600 if texts else 0o644)
+    console.print(f"written: {written}")
 
 
 @app.command()

@@ -220,7 +220,9 @@ def test_the_command_writes_it_and_keeps_quotations_out_of_the_home(
     refused = CliRunner().invoke(app, ["dossier", release.digest, "--texts"])
     assert "--texts needs --out" in str(refused.exception)
     CliRunner().invoke(app, ["dossier", release.digest, "--texts", "--out", str(tmp_path / "mine")])
-    assert "Keep it to yourself" in (tmp_path / "mine" / "report.html").read_text()
+    mine = tmp_path / "mine" / "report.html"
+    assert "Keep it to yourself" in mine.read_text()
+    assert mine.stat().st_mode & 0o077 == 0
 
 
 def test_a_difference_by_section_names_what_is_new_gone_changed_and_the_same() -> None:
