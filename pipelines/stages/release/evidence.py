@@ -17,6 +17,7 @@ from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.audit import check_log
+from pipelines.stages.release.card_diff import diff_cards
 from pipelines.stages.release.lineage import checkpoints, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import policy_digest, serving_digest
@@ -52,7 +53,8 @@ def examine(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseMani
     check_champion(records, release)
     check_erasure(parts, check_model(parts.store, release))
     check_verdict(parts.store, release)
-    for blob in (release.card, release.card_diff, release.policy, release.serving_config, release.template):
+    check_card(parts.store, release)
+    for blob in (release.policy, release.serving_config, release.template):
         parts.store.get_bytes(blob)
     return release, records
 
@@ -107,6 +109,20 @@ def check_model(store: ArtifactStore, release: ReleaseManifest) -> ModelManifest
         if getattr(model, field) != getattr(release, field):
             raise Refused(f"release {release.digest} and its model {release.model} differ in {field}")
     return model
+
+
+def check_card(store: ArtifactStore, release: ReleaseManifest) -> None:
+    """Card, difference and bill of materials are there, and what was signed is about these: the difference is that of
+    the two cards, and the card names the bill."""
+    card = store.get_bytes(release.card).decode()
+    champion = release.displaced_champion
+    before = "" if champion is None else store.get_bytes(store.get_manifest(champion, ReleaseManifest).card).decode()
+    if store.get_bytes(release.card_diff).decode() != diff_cards(before, card):
+        raise Refused(f"{release.card_diff} is not the difference of the champion's card and card {release.card}")
+    if release.bom is not None:
+        store.get_bytes(release.bom)
+        if release.bom not in card:
+            raise Refused(f"card {release.card} does not name the bill of materials {release.bom}")
 
 
 def check_weights(store: ArtifactStore, model: ModelManifest) -> None:
