@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -193,17 +194,22 @@ def _local(line: Line, source: str, adapter: Path | None) -> "Respondent":
     from pipelines.stages.train import steps
     from resources.local_model import LocalModel, folder_digest
 
-    folder = Path(source)
-    if folder.is_dir():
-        base = folder_digest(folder)
+    if Path(source).is_dir():
+        base = folder_digest(Path(source))
+        folder = partial(Path, source)
     else:
         known = is_digest(source)
         kept = line.store.get_manifest(source, BaseManifest) if known else steps.stored_base(line, source)[0]
-        folder, base = line.store.tree(kept.tree), kept.digest
+        base = kept.digest
+        folder = partial(line.store.tree, kept.tree)  # read and verified only when something has to be asked
     if adapter is not None:
-        _check_base(line, adapter, folder, base)
-    model = LocalModel(folder, adapter)
-    return Respondent(base if adapter is None else folder_digest(adapter), base, model.lock(), lambda: model)
+        _check_base(line, adapter, folder(), base)
+
+    @cache
+    def model() -> LocalModel:
+        return LocalModel(folder(), adapter)
+
+    return Respondent(base if adapter is None else folder_digest(adapter), base, LocalModel.lock(), model)
 
 
 def _check_base(line: Line, adapter: Path, folder: Path, base: Digest) -> None:

@@ -31,14 +31,15 @@ class LocalModel:
 
     def __init__(self, folder: Path, adapter: Path | None = None, batch: int = 16) -> None:
         self.folder, self.adapter, self.batch = folder, adapter, batch
-        self.dtype = "bfloat16" if computes_bf16() else "float32"
+        self.dtype = _precision()
 
-    def lock(self) -> JsonValue:
+    @staticmethod
+    def lock() -> JsonValue:
         """What decides the answers beside model and question."""
         machine = this_machine()
         return {
             "versions": {name: version(name) for name in _LIBRARIES},
-            "dtype": self.dtype,
+            "dtype": _precision(),
             "device": machine.kind if machine else None,
             "code": code_version(__name__),
         }
@@ -132,6 +133,10 @@ class LocalModel:
 
         size = self._model.config.vocab_size
         return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(self._tokenizer, vocab_size=size))
+
+
+def _precision() -> str:
+    return "bfloat16" if computes_bf16() else "float32"
 
 
 def folder_digest(folder: Path) -> Digest:
