@@ -6,6 +6,7 @@ from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
 from evals import answers
 from evals.protocols import Question
+from evals.question import QuestionItem
 from evals.suite import CallItem, read_items
 from pipelines.recipes.product import ROOT, Product
 
@@ -24,21 +25,22 @@ class Decoding(Frozen):
     shots: Digest | None = None
     free: bool = False
 
-    def question(self, template: str, item: CallItem) -> Question:
-        """Body of a chat completion with the tools on offer, under this template (empty: the model's own)."""
-        schema = {} if self.free else {"structured_outputs": answers.constraint(item.offered(), self.max_tokens)}
-        shown = {"chat_template": template} if template else {}
-        return (
-            {
-                "messages": [*(few_shots(item.tools) if self.shots else []), {"role": "user", "content": item.text}],
-                "temperature": self.temperature,
-                "seed": self.seed,
-                "max_tokens": self.max_tokens,
-                "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in item.offered()]},
-            }
-            | shown
-            | schema
-        )
+    def question(self, template: str, item: CallItem | QuestionItem) -> Question:
+        """Body of a chat completion under this template (empty: the model's own); of a `CallItem` with its tools on
+        offer, after the shots."""
+        body: Question = {
+            "messages": [*(few_shots(item.tools) if self.shots and isinstance(item, CallItem) else []), *item.turns()],
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+        }
+        if template:
+            body["chat_template"] = template
+        if isinstance(item, CallItem):
+            body["chat_template_kwargs"] = {"assay_tools": [tool.model_dump() for tool in item.offered()]}
+            if not self.free:
+                body["structured_outputs"] = answers.constraint(item.offered(), self.max_tokens)
+        return body
 
 
 def as_served(product: Product) -> Decoding:

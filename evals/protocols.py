@@ -1,6 +1,6 @@
 """What evaluation needs of the outside world."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import JsonValue
@@ -86,8 +86,38 @@ class Answers(Protocol):
         ...
 
 
-class Keeping(Protocol):
-    """Where results and answers are kept."""
+class Found(Protocol):
+    """A personal datum or a secret in a text: where it lies and of which kind (``EMAIL_ADDRESS``, ``SECRET``, ...)."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class PiiFinder(Protocol):
+    def find(self, texts: Sequence[str]) -> Sequence[Sequence[Found]]: ...
+
+
+class OffenceScorer(Protocol):
+    def scores(self, texts: Sequence[str]) -> Sequence[float]:
+        """Probability, from 0 to 1, that each text offends."""
+        ...
+
+
+class Detectors(Protocol):
+    """What some metrics ask about an answer."""
+
+    @property
+    def pii(self) -> PiiFinder: ...
+    @property
+    def toxicity(self) -> OffenceScorer: ...
+
+
+class Keeping(Detectors, Protocol):
+    """Where results and answers are kept, and what reads answers."""
 
     @property
     def store(self) -> ArtifactStore: ...

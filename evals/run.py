@@ -19,7 +19,7 @@ from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.kept import Progress, Respondent
 from evals.protocols import Answerer, EvalParts, Keeping
 from evals.scorers import score
-from evals.suite import CallItem, Layer, Suite, load_suites, read_items
+from evals.suite import CallItem, ChoiceItem, Layer, Suite, load_suites
 from pipelines.recipes.product import Product
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,23 @@ NO_TEMPLATE: Digest = sha256_bytes(b"")
 _CODE = (
     "data_contracts.records",
     "evals.answers",
+    "evals.call_text",
+    "evals.constraints",
     "evals.decoding",
+    "evals.grounding",
+    "evals.jailbreaks",
     "evals.kept",
+    "evals.leaks",
     "evals.lm_harness",
+    "evals.numbers",
+    "evals.question",
+    "evals.question_scorers",
     "evals.ragas_metrics",
+    "evals.refusals",
     "evals.run",
     "evals.scorers",
     "evals.suite",
+    "evals.tool_calls",
 )
 ASKING = ("evals.chat",)
 """The code that decides what a server's answer is taken to be."""
@@ -177,12 +187,13 @@ _Answered = tuple[tuple[ItemScore, ...], dict[str, JsonValue], str]
 
 def _by_answer(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
     """Ask for answers and score them."""
-    items = read_items(suite.data_path(), CallItem)[: way.limit]
-    neighbours = sorted(items, key=lambda item: item.tools)  # equal tool lists follow each other: one cached prefix
+    items = [item for item in suite.items() if not isinstance(item, ChoiceItem)][: way.limit]
+    # Equal tool lists follow each other: one cached prefix.
+    neighbours = sorted(items, key=lambda item: item.tools if isinstance(item, CallItem) else ())
     questions = {item.id: way.decoding.question(way.template, item) for item in neighbours}
     texts, engine = kept.ask(parts.answers, who, questions, progress, way.fresh)
     scored = tuple(
-        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics))
+        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics, parts))
         for item in items
     )
     return scored, dict(texts), engine

@@ -15,7 +15,12 @@ from pydantic import Field, JsonValue, model_validator
 from data_contracts.frozen import Frozen
 
 Fault = Literal[
-    *("wrong-count", "wrong-name", "missing-required", "unexpected-argument", "wrong-type", "wrong-value"),
+    "wrong-count",
+    "wrong-name",
+    "missing-required",
+    "unexpected-argument",
+    "wrong-type",
+    "wrong-value",
     "missing-argument",
 ]
 Accepted = Mapping[str, Sequence[Any]]
@@ -149,7 +154,7 @@ def _fits(value: Any, accepted: Any) -> bool:
     return known and all(key in value or _OMITTED in each for key, each in accepted.items())
 
 
-def _typed(value: list[Any], part: type, accepted: Sequence[Any]) -> bool:
+def _typed(value: Any, part: type, accepted: Sequence[Any]) -> bool:
     return all(type(one) in (part, _type_of(accepted)) for one in value)
 
 
