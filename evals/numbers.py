@@ -11,14 +11,15 @@ from data_contracts.frozen import Frozen
 _SPACE = "\u00a0\u2009\u202f '’"
 """What may part thousands, besides comma and point."""
 _NUMBER = re.compile(
-    rf"(?<![\w.,])(?P<sign>[-−–+]?)[$€£¥]?\s?"
-    rf"(?P<digits>\d{{1,3}}(?:[{_SPACE}]\d{{3}})+(?:[.,]\d+)?|\d[\d.,]*\d|\d|\.\d+)"
+    rf"(?<![\w.,])(?P<sign>[-−–+](?=[$€£¥]?[\d.]))?[$€£¥]?\s?"
+    rf"(?P<digits>\d{{1,3}}(?P<parted>[{_SPACE}.,])\d{{3}}(?:(?P=parted)\d{{3}})*(?:[.,]\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
+    r"(?![.,]?\d)"
     r"(?:[eE](?P<power>[+-]?\d{1,3})|\s?[x×*·]\s?10\s?(?:\^|\*\*)\s?\{?(?P<ten>[+-]?\d{1,3})\}?)?"
     r"(?:\s?/\s?(?P<below>\d+)(?![\d/]))?"
 )
-_MARKED = re.compile(r"(?:####|\\boxed\{|\banswer(?: is|:)|=)\s*[*`$\\(]*\s*(?=[-−+]?[$€£¥]?\s?\.?\d)", re.IGNORECASE)
-_UNIT = re.compile(r"\s?([%°]\w?|[^\W\d_][\w/²³]*)")
-_BEFORE = re.compile(r"([$€£¥])\s?\Z")
+_CURRENCY = re.compile("[$€£¥]")
+_MARKED = re.compile(r"(?:####|\\boxed\{|\banswer(?: is|:))\s*[*`$\\(]*\s*(?=[-−+]?[$€£¥]?\s?\.?\d)", re.IGNORECASE)
+_UNIT = re.compile(r"\s?([%°]\w?|[$€£¥]|[^\W\d_][\w/²³]*)")
 
 
 class Number(Frozen):
@@ -43,14 +44,14 @@ def numbers(text: str) -> Iterator[Written]:
         if value is None:
             continue
         after = _UNIT.match(text, match.end())
-        before = re.search(r"[$€£¥]", match[0])
+        before = _CURRENCY.search(match[0])
         yield Written(match.start(), value, before[0] if before else after[1] if after else "")
 
 
 def answered_number(text: str, wanted: Number) -> float | None:
     """The number that an answer ends on, in the unit of ``wanted``: of the numbers after a mark of an answer (``####``,
-    a box, "the answer is", an equals sign) the first after the last mark; else the last one with a known unit; else
-    the last. ``None`` when there is none."""
+    a box, "the answer is") the first after the last mark; else the last one with a known unit; else the last. ``None``
+    when there is none."""
     found = list(numbers(text))
     marks = [match.end() for match in _MARKED.finditer(text)]
     after = [each for each in found if marks and each.start >= marks[-1]]
@@ -78,7 +79,7 @@ def _value(match: re.Match[str]) -> float | None:
 
 def _plain(digits: str) -> str:
     """Digits with a decimal point at most. Of two signs the last one is the decimal's; one sign alone parts thousands
-    where it comes twice, or is a comma before exactly three digits."""
+    where it comes twice, or is a comma before exactly three digits (but for a leading zero)."""
     digits = re.sub(f"[{_SPACE}]", "", digits)
     point, comma = digits.rfind("."), digits.rfind(",")
     if point >= 0 and comma >= 0:

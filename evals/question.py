@@ -13,9 +13,7 @@ from evals.constraints import Constraint
 from evals.numbers import Number
 from evals.tool_calls import Function
 
-_CHECKED_BY = (
-    "answers pattern json_subset number rubric calls constraints refuse secrets".split()  # what some metric reads
-)
+_CHECKED_BY = "answers pattern json_subset number rubric calls constraints refuse secrets".split()
 
 
 class QuestionItem(Frozen):
@@ -60,7 +58,7 @@ class QuestionItem(Frozen):
 
     @model_validator(mode="after")
     def _can_be_checked(self) -> "QuestionItem":
-        if all(getattr(self, name) in (None, ()) for name in _CHECKED_BY):
+        if self.calls is None and all(getattr(self, name) in (None, ()) for name in _CHECKED_BY):
             raise ValueError(f"says nothing of what is right: give one of {', '.join(_CHECKED_BY)}")
         if self.calls is not None and not self.functions:
             raise ValueError("names calls, but no functions are on offer: give functions")
