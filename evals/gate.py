@@ -36,6 +36,7 @@ def decide(
         named.update(layer.results)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
     for suite in load_suites(product):
+        suite.check_policy(policy)
         template = model.template if suite.lm_eval is None else NO_TEMPLATE
         paper = Paper(suite.content_digest(), frozenset(item.id for item in suite.items()))
         _check_results(suite.name, suite.layer, paper, template, product, model, results)

@@ -84,7 +84,7 @@ def _from_hex(value: str) -> Iterator[str]:
 
 
 def leaves(value: Any) -> Iterator[str]:
-    """The texts and numbers in a JSON value, however deep it is."""
+    """The texts and numbers in a JSON value, however deep it is; the last one first."""
     waiting = [value]
     while waiting:
         each = waiting.pop()

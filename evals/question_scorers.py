@@ -5,7 +5,6 @@ does not say what they need. Whether one applies never hangs on the answer: two 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from evals.call_text import fits_schema, in_form, read_calls
 from evals.grounding import grounded
@@ -168,6 +167,6 @@ def _names(text: str) -> list[str]:
 
 def _sent(made: tuple[Call, ...]) -> Iterator[str]:
     for call in made:
-        values: list[Any] = list(leaves(call.arguments))
+        values = list(leaves(call.arguments))
         yield from values
-        yield "".join(values)  # a secret in pieces
+        yield "".join(reversed(values))  # a secret in pieces, in the order in which they stand

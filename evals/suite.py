@@ -14,10 +14,11 @@ import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from data_contracts.digests import Digest, sha256_file, sha256_json
-from data_contracts.errors import BadInput
+from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from data_contracts.records import ToolSpec
 from evals.jailbreaks import Transform, transformed
+from evals.policy import GatePolicy
 from evals.question import QuestionItem
 from pipelines.recipes.product import ROOT, Product
 
@@ -132,6 +133,16 @@ class Suite(Frozen):
             return read_items(path, CallItem)
         items = read_items(path, QuestionItem)
         return transformed(items, self.transforms) if self.transforms else items
+
+    def check_policy(self, policy: GatePolicy) -> None:
+        """Raises `Refused` where a policy takes a loss on the headline for none that the suite takes for one."""
+        for each in policy.criteria:
+            on_headline = (each.suite, each.metric, each.kind) == (self.name, self.headline, "non-inferiority")
+            if self.margin is not None and on_headline and each.margin > self.margin:
+                raise Refused(
+                    f"criterion {each.name} of policy {policy.name} allows a loss of {each.margin:g} on {self.name}, "
+                    f"whose margin is {self.margin:g}: lower the criterion's"
+                )
 
     def content_digest(self) -> Digest:
         """Names the question paper: this file's fields, the bytes of the items and of the tool catalogue. Where the
