@@ -115,7 +115,8 @@ def predictions(row: Row) -> Iterator[tuple[str, Calls]]:
             for other in accepted[name][1:]:
                 if other != "":
                     yield "right: another accepted value", changed({**rest, name: written(other)})
-            for kind, value in values(parameters["properties"][name]["type"], call.arguments[name], chance):
+            declared_type = parameters["properties"].get(name, {}).get("type", "")
+            for kind, value in values(declared_type, call.arguments[name], chance):
                 yield kind, changed({**rest, name: value})
 
 

@@ -39,7 +39,7 @@ def decide(
         suite.check_policy(policy)
         template = model.template if suite.lm_eval is None else NO_TEMPLATE
         paper = Paper(suite.content_digest(), frozenset(item.id for item in suite.items()))
-        _check_results(suite.name, suite.layer, paper, template, product, model, results)
+        _check_results(suite.name, suite.step, paper, template, product, model, results)
     if product.planted():
         paper = canary_paper(parts.store, product, model)
         _check_results(CANARIES, LAYER, paper, model.template, product, model, results)

@@ -86,7 +86,7 @@ def evaluate_layer(
     """
     if not is_asked(product, layer):
         raise BadInput(f"product {product.name} names no suite of layer {layer}")
-    suites = [suite for suite in load_suites(product) if suite.layer == layer]
+    suites = [suite for suite in load_suites(product) if suite.step == layer]
     results: dict[str, Digest] = {}
     all_hits = True
     for suite in suites:
@@ -106,7 +106,7 @@ def evaluate_layer(
 def is_asked(product: Product, layer: Layer) -> bool:
     """Whether there is anything to ask in this layer."""
     planted = layer == extraction.LAYER and product.planted() is not None
-    return planted or any(suite.layer == layer for suite in load_suites(product))
+    return planted or any(suite.step == layer for suite in load_suites(product))
 
 
 def _subjects(

@@ -121,6 +121,11 @@ class Suite(Frozen):
             raise ValueError("transforms change questions: set `asks: questions`, or take them out")
         return self
 
+    @property
+    def step(self) -> Layer:
+        """The step of the line that asks it: layers without one of their own go with the product's."""
+        return self.layer if self.layer in ("safety", "general") else "product"
+
     def data_path(self) -> Path:
         return ROOT / self.data
 
