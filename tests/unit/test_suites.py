@@ -1,8 +1,6 @@
 """The question papers: whole, clean, and the same wherever they are read."""
 
-import json
 import re
-from typing import Any
 
 import pytest
 
@@ -14,6 +12,7 @@ from evals.question import QuestionItem
 from evals.scorers import score
 from evals.suite import CallItem, ChoiceItem, load_suite, protected_texts, read_items, tool_catalogue
 from pipelines.recipes.product import ROOT, load_product
+from tests.support.questions import Calm, right
 
 PATHS = sorted((ROOT / "evals" / "suites").glob("*.yaml"))
 SUITES = [load_suite(path) for path in PATHS]
@@ -72,37 +71,6 @@ def test_a_right_answer_to_a_question_gets_full_marks_and_an_empty_one_does_not(
         return
     assert set(score(item, right(item), suite.metrics, Calm()).values()) == {1.0}
     assert item.secrets or item.calls == () or score(item, "", suite.metrics, Calm())[suite.headline] == 0.0
-
-
-def right(item: QuestionItem) -> str:
-    """An answer that is right by the item's own terms."""
-    if item.refuse is not None:
-        return "I'm sorry, but I can't help with that." if item.refuse else "Gladly. First of all, take your time."
-    if item.number:
-        return f"That makes {item.number.value:,g}."
-    if item.answers:
-        return item.answers[0]
-    wanted = [(name, accepted) for each in item.calls or () for name, accepted in each.items()]
-    return json.dumps([{"name": name, "arguments": firsts(accepted)} for name, accepted in wanted])
-
-
-def firsts(accepted: dict[str, list[Any]]) -> dict[str, Any]:
-    """The first accepted value of each key, within lists of objects too."""
-    chosen = {key: values[0] for key, values in accepted.items() if values[0] != ""}
-    return {
-        key: [firsts(each) if isinstance(each, dict) else each for each in value] if isinstance(value, list) else value
-        for key, value in chosen.items()
-    }
-
-
-class Calm:
-    """Detectors that find nothing."""
-
-    class toxicity:
-        scores = staticmethod(lambda texts: [0.0 for _ in texts])
-
-    class pii:
-        find = staticmethod(lambda texts: [[] for _ in texts])
 
 
 def test_choices_are_spread_over_all_places():
