@@ -10,7 +10,17 @@ from rich.table import Table
 from data_contracts.chain import ChainBroken
 from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
-from pipelines import data_cli, distil_cli, erasure_cli, eval_cli, recipe_cli, releases_cli, runs_cli, tuning_cli
+from pipelines import (
+    data_cli,
+    distil_cli,
+    erasure_cli,
+    eval_cli,
+    recipe_cli,
+    releases_cli,
+    runs_cli,
+    scan_cli,
+    tuning_cli,
+)
 from pipelines.launch import materialize
 from pipelines.terminal import JsonFlag, ProductName, console, show
 from pipelines.wiring import Line
@@ -22,6 +32,7 @@ app.add_typer(releases_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(eval_cli.app)
+app.add_typer(scan_cli.app)
 app.add_typer(tuning_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(distil_cli.app, name="distil")
