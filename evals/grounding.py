@@ -31,12 +31,15 @@ def _has_ground(value: Any, declared: Mapping[str, Any], said: str) -> bool:
 def _was_said(leaf: str, said: str) -> bool:
     if leaf in ("True", "False", "") or (len(bare(leaf)) >= _TELLING and held(leaf, said)):
         return True
-    heard = re.findall(r"\w+", said.casefold())
-    told = {_SAID[word] for word in heard if word in _SAID} | {each.value for each in numbers(said)}
+    heard = set(re.findall(r"\w+", said.casefold()))
+    written = list(numbers(said))
+    told = {_SAID[word] for word in heard if word in _SAID} | {each.value for each in written}
+    told |= {each.value / 100 for each in written if each.unit in ("%", "percent")}
     if date := _DATE.fullmatch(leaf):
         year, month, day = map(int, date.groups())
         return day in told and (year in told or month in told or _MONTHS[(month - 1) % 12] in said.casefold())
     number = next(numbers(leaf), None)
     if number and re.fullmatch(r"[\W\d]+", leaf):
         return number.value in told
-    return set(re.findall(r"\w+", leaf.casefold())) <= set(heard)
+    singular = {word.removesuffix("s") for word in heard}
+    return all(word.removesuffix("s") in singular for word in re.findall(r"\w+", leaf.casefold()))
