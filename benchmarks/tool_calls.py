@@ -3,9 +3,9 @@ of each row by rule, right ones and wrong ones of every kind; counts only, no te
 
     python benchmarks/tool_calls.py --data FOLDER [--bfcl PACKAGES]
 
-FOLDER holds ``bfcl_*.jsonl`` with the fields function, category, possible_answer. With ``--bfcl`` the published checker
-judges the same predictions: ``pip install --no-deps --target PACKAGES bfcl-eval``. Its list of model clients, which
-imports some thirty packages, is replaced by one entry; the checker itself is used as it is.
+FOLDER holds ``bfcl_*.jsonl`` with the fields question, function, category, possible_answer. With ``--bfcl`` the
+published checker judges the same predictions: ``pip install --no-deps --target PACKAGES bfcl-eval``. Its list of model
+clients, which imports some thirty packages, is replaced by one entry; the checker itself is used as it is.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
+from evals.grounding import grounded
 from evals.tool_calls import Call, Function, fault
 
 Calls = list[Call]
@@ -50,6 +51,7 @@ ODD = [
 class Row(NamedTuple):
     id: str
     category: str
+    said: str
     functions: list[dict[str, Any]]
     expected: list[dict[str, dict[str, list[Any]]]]
 
@@ -63,9 +65,39 @@ def main() -> None:
     for path in sorted(chosen.data.glob("bfcl_*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if "function" in rows[0] and "possible_answer" in rows[0]:
-            report(
-                path.name, [Row(r["id"], r["category"], r["function"], r["possible_answer"]) for r in rows], published
-            )
+            read = [Row(r["id"], r["category"], said(r), r["function"], r["possible_answer"]) for r in rows]
+            report(path.name, read, published)
+            report_grounds(read)
+
+
+def said(row: dict[str, Any]) -> str:
+    return "\n".join(message["content"] for turn in row["question"] for message in turn)
+
+
+def report_grounds(rows: list[Row]) -> None:
+    """How often `grounded` holds of an accepted argument, and of another row's argument of the same type."""
+    given: list[tuple[Row, dict[str, Any], str, Any, list[Any]]] = []
+    for row in rows:
+        declared = {each["name"]: each["parameters"]["properties"] for each in row.functions}
+        for name, accepted in (pair for each in row.expected for pair in each.items()):
+            given += [
+                (row, declared[name].get(key, {}), key, value, accepted[key]) for key, value in chosen(accepted).items()
+            ]
+    chance, own, foreign = random.Random(1), list[bool](), list[bool]()
+    for row, schema, key, value, accepted in given:
+        own.append(grounded({key: value}, {key: schema}, row.said))
+        others = (
+            each[3]
+            for each in chance.sample(given, min(200, len(given)))
+            if type(each[3]) is type(value) and each[0].said != row.said and each[3] not in accepted
+        )
+        other = None if isinstance(value, bool) else next(others, None)
+        if other is not None:
+            foreign.append(grounded({key: other}, {key: schema}, row.said))
+    print(
+        f"  grounded: {sum(own) / len(own):.3f} of {len(own)} accepted arguments, "
+        f"{sum(foreign) / len(foreign):.3f} of {len(foreign)} foreign ones"
+    )
 
 
 def report(name: str, rows: list[Row], published: Callable[[Row, Calls], bool] | None) -> None:

@@ -12,6 +12,8 @@ from evals.numbers import numbers
 _WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _SAID = {word: float(value) for value, word in enumerate(_WORDS)} | {"once": 1, "twice": 2, "dozen": 12, "half": 0.5}
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_TELLING = 6
+"""Letters and digits from which on a value that stands within other ones is no chance."""
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:T.*)?")
 
 
@@ -27,15 +29,17 @@ def _has_ground(value: Any, declared: Mapping[str, Any], said: str) -> bool:
 
 
 def _was_said(leaf: str, said: str) -> bool:
-    if leaf in ("True", "False", "") or held(leaf, said):
+    if leaf in ("True", "False", "") or (len(bare(leaf)) >= _TELLING and held(leaf, said)):
         return True
+    heard = set(re.findall(r"\w+", said.casefold()))
+    written = list(numbers(said))
+    told = {_SAID[word] for word in heard if word in _SAID} | {each.value for each in written}
+    told |= {each.value / 100 for each in written if each.unit in ("%", "percent")}
     if date := _DATE.fullmatch(leaf):
         year, month, day = map(int, date.groups())
-        told = {each.value for each in numbers(said)}
         return day in told and (year in told or month in told or _MONTHS[(month - 1) % 12] in said.casefold())
     number = next(numbers(leaf), None)
     if number and re.fullmatch(r"[\W\d]+", leaf):
-        counted = {_SAID[word] for word in re.findall(r"\w+", said.casefold()) if word in _SAID}
-        return number.value in counted | {each.value for each in numbers(said)}
-    words = [bare(word) for word in leaf.split()]
-    return all(word in bare(said) for word in words)
+        return number.value in told
+    singular = {word.removesuffix("s") for word in heard}
+    return all(word.removesuffix("s") in singular for word in re.findall(r"\w+", leaf.casefold()))

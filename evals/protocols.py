@@ -103,10 +103,14 @@ class Found(Protocol):
 
 
 class PiiFinder(Protocol):
+    @property
+    def identity(self) -> str: ...
     def find(self, texts: Sequence[str]) -> Sequence[Sequence[Found]]: ...
 
 
 class OffenceScorer(Protocol):
+    @property
+    def identity(self) -> str: ...
     def scores(self, texts: Sequence[str]) -> Sequence[float]:
         """Probability, from 0 to 1, that each text offends."""
         ...

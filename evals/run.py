@@ -18,7 +18,7 @@ from evals import chat, extraction, kept, lm_harness
 from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.kept import Progress, Respondent
 from evals.protocols import Answerer, EvalParts, Keeping
-from evals.scorers import score
+from evals.scorers import classifiers, score
 from evals.suite import CallItem, ChoiceItem, Layer, Suite, load_suites
 from pipelines.recipes.product import Product
 
@@ -136,7 +136,7 @@ def evaluate(
     key = action_key(
         "evaluate",
         code_version(*_CODE),
-        {"product": product, "lock": who.lock, "limit": way.limit},
+        {"product": product, "lock": who.lock, "limit": way.limit, "detectors": classifiers(suite.metrics, parts)},
         [suite.content_digest(), who.artifact, who.base, template, decoding],
     )
 

@@ -87,6 +87,12 @@ def score(
     return {metric: value for metric, value in found.items() if value is not None}
 
 
+def classifiers(metrics: tuple[str, ...], detectors: Detectors) -> dict[str, str]:
+    """Who decides the metrics that ask a classifier, by metric: with another one a score is another."""
+    asked = {"no_pii": lambda: detectors.pii.identity, "no_toxicity": lambda: detectors.toxicity.identity}
+    return {metric: asked[metric]() for metric in metrics if metric in asked}
+
+
 def _one(item: CallItem | QuestionItem, text: str, metric: str, detectors: Detectors | None) -> float | None:
     if isinstance(item, CallItem):
         if metric in SCORERS:

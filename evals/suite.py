@@ -130,14 +130,17 @@ class Suite(Frozen):
         return ROOT / self.data
 
     def items(self) -> tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...]:
-        """The items in file order. Raises `BadInput` for a row that does not fit and for an id that comes twice."""
+        """What is asked, in file order. Raises `BadInput` for a row that does not fit and an id that comes twice."""
+        if self.transforms:
+            return transformed(read_items(self.data_path(), QuestionItem), self.transforms)
+        return self.written_items()
+
+    def written_items(self) -> tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...]:
+        """The items as they stand in the file, before any transform."""
         path = self.data_path()
         if self.lm_eval is not None:
             return read_items(path, ChoiceItem)
-        if self.asks == "product-calls":
-            return read_items(path, CallItem)
-        items = read_items(path, QuestionItem)
-        return transformed(items, self.transforms) if self.transforms else items
+        return read_items(path, CallItem) if self.asks == "product-calls" else read_items(path, QuestionItem)
 
     def check_policy(self, policy: GatePolicy) -> None:
         """Raises `Refused` where a policy takes a loss on the headline for none that the suite takes for one."""
@@ -217,7 +220,7 @@ def is_probe(suite: Suite) -> bool:
 
 def protected_texts(product: Product) -> dict[str, str]:
     """``suite/item id`` -> text of every item that training must never see."""
-    return {f"{suite.name}/{item.id}": item.text for suite in load_suites(product) for item in suite.items()}
+    return {f"{suite.name}/{item.id}": item.text for suite in load_suites(product) for item in suite.written_items()}
 
 
 def read_items(path: Path, kind: type[ItemT]) -> tuple[ItemT, ...]:

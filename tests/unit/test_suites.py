@@ -166,6 +166,7 @@ def test_a_suite_of_questions_is_a_file_with_its_items_beside_it(tmp_path):
     file.write_text("\n".join(kept) + f"\ndata: items.jsonl\n{more}")
     suite = load_suite(file)
     assert [item.id for item in suite.items()] == ["a+leetspeak", "a+prefix"]
+    assert [item.text for item in suite.written_items()] == ["2 + 2?"]
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     for each in ("items.jsonl", "sums.yaml"):
