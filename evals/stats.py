@@ -78,7 +78,7 @@ class ClusterMean:
     clusters: int
     lower: "NDArray[Any]"
     upper: "NDArray[Any]"
-    degrees: int | None
+    degrees: float | None
 
     def interval(self, confidence: float) -> Interval:
         """Two-sided: either bound errs with probability (1 - confidence) / 2."""
@@ -122,16 +122,17 @@ def cluster_difference(differences: Sequence[Score], resamples: int = 10_000, se
 
     The Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) weighs the clusters by a flat Dirichlet. Joined to
     them is one cluster that nobody saw, which differs as much as can be, once for the worse and once for the better
-    (Gaffke 2005; Learned-Miller & Thomas 2019, arXiv:1905.06208). For singly clustered zeros and ones this is Clopper
-    and Pearson's interval; where nothing differs, the rule of three.
+    (Gaffke 2005; Learned-Miller & Thomas 2019, arXiv:1905.06208). For single zeros and ones this is Clopper and
+    Pearson's interval; where nothing differs, the rule of three.
 
-    How much can be: where differences are all 0, 1 or -1, a whole 1. Otherwise somewhat more than the largest that
-    was seen, the more so the fewer clusters there are (1 + 16 / clusters times, never above 1): the share by which
-    skewed scores keep their coverage in `benchmarks/gate_simulation.py`.
+    How much can be: where differences are 0, 1 or -1, a whole 1. Otherwise somewhat more than the largest that was
+    seen, the more so the fewer clusters there are (1 + 16 / clusters times, never above 1): by so much skewed scores
+    keep their coverage in `benchmarks/gate_simulation.py`. A rare change far worse than any that was seen is not
+    allowed for.
     """
     groups = _by_cluster(differences, -1)
     largest = max(abs(score.value) for score in differences)
-    end = min(1.0, largest * (1 + 16 / len(groups))) if largest > _NOTHING else 1.0
+    end = min(1.0, largest * (1 + 16 / _effective(groups))) if largest > _NOTHING else 1.0
     return _resampled(groups, (-end, end), resamples, seed)
 
 
@@ -157,7 +158,8 @@ def _resampled(groups: Sequence[Sequence[float]], ends: tuple[float, float], res
     times = np.array([alike[each] for each in sorted(alike)], dtype=float)
     items = sum(len(group) for group in groups)
     estimate = math.fsum(value for group in groups for value in group) / items
-    whole = sum(len(group) ** 2 for group in groups) / items
+    effective = _effective(groups)
+    whole = items / effective
     unseen = _unseen_items(groups, estimate, whole)
 
     random = np.random.default_rng(seed)
@@ -168,7 +170,13 @@ def _resampled(groups: Sequence[Sequence[float]], ends: tuple[float, float], res
         weights = random.standard_gamma(times, size=(min(step, resamples - first), len(times)))
         totals[:, first : first + step] = (weights @ patterns).T
     lower, upper = ((totals[0] + added * end) / (totals[1] + added) for end in ends)
-    return ClusterMean(estimate, len(groups), lower, upper, len(groups) if unseen < whole else None)
+    return ClusterMean(estimate, len(groups), lower, upper, effective if unseen < whole else None)
+
+
+def _effective(groups: Sequence[Sequence[float]]) -> float:
+    """How many clusters of equal size tell as much (Kish 1965): all, where sizes are equal, and near one where one of
+    them holds most of the items."""
+    return sum(len(group) for group in groups) ** 2 / sum(len(group) ** 2 for group in groups)
 
 
 def _unseen_items(groups: Sequence[Sequence[float]], estimate: float, whole: float) -> float:
@@ -176,7 +184,7 @@ def _unseen_items(groups: Sequence[Sequence[float]], estimate: float, whole: flo
     where each does so for itself. Between the two the design effect tells (Kish 1965), the variance of the mean by
     clusters over that by items, reckoned as though one more whole cluster had been seen to differ. Few clusters tell
     nothing."""
-    k = len(groups)
+    k = _effective(groups)
     scale = max(abs(value - estimate) for group in groups for value in group)
     if k < MIN_CLUSTERS or scale < _NOTHING:
         return whole

@@ -81,6 +81,13 @@ def test_few_clusters_tell_little_however_many_items_they_have():
     assert many.low == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 7)), abs=0.02)
 
 
+def test_one_large_cluster_is_not_made_up_for_by_small_ones():
+    """A hundred items of one persona gained, and of eleven others with one item each half did."""
+    large = [Score(f"l{n}", "large", 1.0) for n in range(100)]
+    small = [Score(f"s{n}", f"c{n}", float(n % 2)) for n in range(11)]
+    assert cluster_interval(large + small).low < 0
+
+
 def test_equal_differences_do_not_make_certainty():
     """Nothing to resample: with 20 clusters, up to 17 % may differ unseen."""
     interval = cluster_interval(scores([0.0] * 40, clusters=20))
