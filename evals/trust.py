@@ -8,18 +8,22 @@ from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import CriterionResult, EvalResult
 
 
+def untrusted(results: Mapping[str, EvalResult], suite: str, baseline: str, metric: str) -> str:
+    """Why a metric decides nothing: a judge scored it that does not count, or that gave no verdict on an item. Such items
+    score 0, which would flatter whatever they are compared with. Nothing where it may decide."""
+    for subject in ("candidate", baseline):
+        result = results.get(f"{suite}/{subject}")
+        judged = result.judged.get(metric) if result else None
+        if judged and (judged.untrusted or judged.failed):
+            failed = f"the judge gave no verdict on {judged.failed} items of {subject}: evaluate again"
+            return judged.untrusted or failed
+    return ""
+
+
 def if_trusted(line: CriterionResult, results: Mapping[str, EvalResult]) -> CriterionResult:
-    """The line, but inconclusive where a judge scored its metric that does not count, or gave no verdict on an item:
-    such items score 0, which would flatter whatever they are compared with."""
-    for subject in ("candidate", line.baseline):
-        result = results.get(f"{line.suite}/{subject}")
-        judged = result.judged.get(line.metric) if result else None
-        reason = judged.untrusted if judged else ""
-        if judged and not reason and judged.failed:
-            reason = f"the judge gave no verdict on {judged.failed} items of {subject}: evaluate again"
-        if reason:
-            return line.model_copy(update={"outcome": "inconclusive", "reason": reason})
-    return line
+    """The line, but inconclusive where its metric is untrusted."""
+    reason = untrusted(results, line.suite, line.baseline, line.metric)
+    return line.model_copy(update={"outcome": "inconclusive", "reason": reason}) if reason else line
 
 
 def check_judges(store: ArtifactStore, results: Mapping[str, EvalResult]) -> None:
