@@ -9,7 +9,7 @@ from data_contracts.verdicts import CriterionResult, EvalResult
 
 
 def untrusted(results: Mapping[str, EvalResult], suite: str, baseline: str, metric: str) -> str:
-    """Why a metric decides nothing: a judge scored it that does not count, or that gave no verdict on an item. Such items
+    """Why a metric decides nothing: a judge scored it that does not count, or gave no verdict on an item. Such items
     score 0, which would flatter whatever they are compared with. Nothing where it may decide."""
     for subject in ("candidate", baseline):
         result = results.get(f"{suite}/{subject}")
