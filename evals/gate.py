@@ -2,6 +2,7 @@
 passes. The verdict is a pure function of the two, so that anyone can compute it again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from data_contracts.actions import action_key, code_version, remembered
@@ -15,7 +16,7 @@ from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
-from evals.trust import check_judges, if_trusted
+from evals.trust import check_judges, untrusted
 from pipelines.recipes.product import Product
 
 _CODE = ("evals.criteria", "evals.gate", "evals.policy", "evals.stats", "evals.trust")
@@ -77,8 +78,7 @@ def evaluate_policy(
     if len(champions) > 1:
         raise Refused("the results are of more than one champion")
     asked = [c for c in policy.criteria if c.against != "champion" or champions]
-    settled = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
-    found = tuple(if_trusted(line, results) for line in settled)
+    found = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
     outcomes = {outcome: [c.name for c in found if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
     if outcomes["fail"]:
         return found, "hold", "failed: " + ", ".join(outcomes["fail"])
@@ -105,12 +105,15 @@ def _measured(
     candidate = scores_of(results, criterion.suite, "candidate", criterion.metric)
     try:
         if criterion.against is None:
-            return criteria.bound(criterion, policy, candidate)
-        baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
-        floors = [floor for floor in (criterion.noise, noise.get(criterion.name)) if floor is not None]
-        return criteria.compare(criterion, policy, baseline, candidate, max(floors, default=None))
+            found = criteria.bound(criterion, policy, candidate)
+        else:
+            baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
+            floors = [floor for floor in (criterion.noise, noise.get(criterion.name)) if floor is not None]
+            found = criteria.compare(criterion, policy, baseline, candidate, max(floors, default=None))
     except stats.StatsError as error:
         raise Refused(f"criterion {criterion.name} cannot be computed: {error}") from error
+    reason = untrusted(results, criterion.suite, found.baseline, criterion.metric)
+    return replace(found, silent=True, reason=reason) if reason else found
 
 
 def _check_results(

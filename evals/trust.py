@@ -5,22 +5,20 @@ from collections.abc import Mapping
 from data_contracts.errors import Missing, Refused
 from data_contracts.judging import Calibration, JudgePolicy
 from data_contracts.store import ArtifactStore
-from data_contracts.verdicts import CriterionResult, EvalResult
+from data_contracts.verdicts import EvalResult
 from evals.protocols import Scored
 
 
-def if_trusted(line: CriterionResult, results: Mapping[str, Scored]) -> CriterionResult:
-    """The line, but inconclusive where a judge scored its metric that does not count, or gave no verdict on an item:
-    such items score 0, which would flatter whatever they are compared with."""
-    for subject in ("candidate", line.baseline):
-        result = results.get(f"{line.suite}/{subject}")
-        judged = result.judged.get(line.metric) if result else None
-        reason = judged.untrusted if judged else ""
-        if judged and not reason and judged.failed:
-            reason = f"the judge gave no verdict on {judged.failed} items of {subject}: evaluate again"
-        if reason:
-            return line.model_copy(update={"outcome": "inconclusive", "reason": reason})
-    return line
+def untrusted(results: Mapping[str, Scored], suite: str, baseline: str, metric: str) -> str:
+    """Why a metric decides nothing: a judge scored it that does not count, or gave no verdict on an item. Such items
+    score 0, which would flatter whatever they are compared with. Nothing where it may decide."""
+    for subject in ("candidate", baseline):
+        result = results.get(f"{suite}/{subject}")
+        judged = result.judged.get(metric) if result else None
+        if judged and (judged.untrusted or judged.failed):
+            failed = f"the judge gave no verdict on {judged.failed} items of {subject}: evaluate again"
+            return judged.untrusted or failed
+    return ""
 
 
 def check_judges(store: ArtifactStore, results: Mapping[str, EvalResult]) -> None:

@@ -2,7 +2,7 @@
 
 from data_contracts.manifests import BaseManifest
 from evals.calibration import calibrate, read_set, seat
-from evals.judge import Judge, load_judge, load_policy
+from evals.judge import Judge, JudgeDecoding, load_judge, load_policy
 from evals.rag import load_rag, score_rag
 from pipelines.recipes.product import ROOT
 from pipelines.wiring import Line
@@ -18,7 +18,8 @@ def test_a_model_that_knows_nothing_is_no_judge(tiny_vllm: VllmServer, tiny_base
     tiny_vllm.ensure_running(tiny_base_manifest)
     endpoint = OpenAiEndpoint(tiny_vllm.url(), timeout=120, retries=1, patient=True)
     for task, rows in (("faithfulness", faithful_rows(16)), ("preference", paired_rows(16))):
-        judge = Judge(load_judge(task), tiny_vllm.base_name(), CHATML)
+        file = load_judge(task).model_copy(update={"decoding": JudgeDecoding(max_tokens=24)})
+        judge = Judge(file, tiny_vllm.base_name(), CHATML)
         found = calibrate(judge, endpoint, read_set(enumerate(rows), judge.file.set, task))
         assert sum(count for row in found.counts.values() for count in row.values()) == 16
         assert found.asked == 16 * (1 + (task == "preference"))
