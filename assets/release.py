@@ -8,8 +8,10 @@ from assets.groups import PRODUCTS, asset_in
 from assets.outcome import materialized
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import GateVerdict, LayerResults
-from evals import gate, report
+from evals import gate
+from pipelines.stages.release import dossier
 from pipelines.stages.release.candidate import register
+from pipelines.stages.release.files import report_folder, write_report
 from pipelines.wiring import Line
 from resources.dagster import Manifests
 
@@ -30,7 +32,8 @@ def verdict(
     model = candidate_model(context, line, manifests, config)
     results = [judgement(manifests, layer.key, model, LayerResults) for layer in layers]
     made = gate.decide(line, product, model, results)
-    page = report.render(line, product, model, made[0], results)
+    pages = dossier.of_verdict(line, product, made[0])
+    written = write_report(report_folder(line.home, made[0].digest), pages)
     for row in made[0].criteria:
         interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
         context.log.info(f"{row.name}: {row.outcome}, {row.candidate_mean:.3f}, effect {row.effect:+.3f} {interval}")
@@ -41,7 +44,8 @@ def verdict(
             "candidate": model.digest,
             "decision": made[0].decision,
             "reason": made[0].reason,
-            "report": dg.MetadataValue.md(page.markdown),
+            "report": dg.MetadataValue.md(pages.markdown),
+            "page": dg.MetadataValue.path(str(written)),
         },
     )
 
@@ -57,8 +61,7 @@ def candidate(
     product = line.product(context.partition_key)
     model = candidate_model(context, line, manifests, config)
     found = judgement(manifests, VERDICT, model, GateVerdict)
-    results = [judgement(manifests, layer.key, model, LayerResults) for layer in layers]
-    made = register(line, product, model, found, report.render(line, product, model, found, results))
+    made = register(line, product, model, found, dossier.of_verdict(line, product, found))
     return materialized(made, {"release": made[0].digest, "candidate": model.digest})
 
 

@@ -17,7 +17,7 @@ from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product, load_product
 from pipelines.stages.data import steps
-from pipelines.stages.release.card import learned_from, terms_of_the_data
+from pipelines.stages.release.origins import learned_from, terms_of_the_data
 from pipelines.wiring import Line, Settings
 
 PRODUCT = Path(__file__).parent / "real" / "licences.yaml"

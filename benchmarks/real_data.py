@@ -53,7 +53,8 @@ def accuracy(line: Line, template: str, name: str, rows: list[dict[str, Any]], l
         body |= {"messages": [*system, user] if labels else [user]}
         body |= {"structured_outputs": {"json": schema}} if labels else {}
         questions[str(row["src_row"])] = body
-    answers = ask_all(line.server.url(), questions, lambda done: None)
+    answers: dict[str, str] = {}
+    ask_all(line.server.url(), questions, answers.__setitem__)
     return [_intent(answers[str(row["src_row"])]) == row["category"] for row in rows]
 
 

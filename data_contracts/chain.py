@@ -19,6 +19,7 @@ from data_contracts.frozen import Frozen
 GENESIS: Digest = sha256_bytes(b"assay-log-v1")
 LOG_NAMESPACE = "assay-log-v1"
 APPROVAL_NAMESPACE = "assay-approval-v1"
+SPOTCHECK_NAMESPACE = "assay-spotcheck-v1"
 
 EventKind = Literal[
     "dataset.recorded",
@@ -28,6 +29,7 @@ EventKind = Literal[
     "release.registered",
     "approval.accepted",
     "approval.rejected",
+    "spotcheck.recorded",
     "canary.recorded",
     "promotion.recorded",
     "rollback.recorded",

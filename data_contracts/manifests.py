@@ -115,7 +115,9 @@ class SignedHead(Frozen):
 
 
 class ReleaseManifest(Frozen):
-    """A candidate as registered: everything that a reviewer approves, and the log's head at that time."""
+    """A candidate as registered: everything that a reviewer approves, and the log's head at that time. ``bom`` names
+    its bill of materials, which its card names too, so that an approval of the card's difference covers it; releases
+    of an earlier edition have none."""
 
     kind: Literal["release"] = "release"
     product: str
@@ -128,6 +130,7 @@ class ReleaseManifest(Frozen):
     verdict: Digest
     card: Digest
     card_diff: Digest
+    bom: Digest | None = Field(default=None, exclude_if=lambda bom: bom is None)
     policy: Digest
     serving_config: Digest
     displaced_champion: Digest | None

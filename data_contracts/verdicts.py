@@ -22,10 +22,22 @@ class ItemScore(Frozen):
     scores: dict[str, float]
 
 
+class Judged(Frozen):
+    """Who judged a metric: the judge's identity, its calibration if it has one, and the policy that this was held
+    against. ``untrusted`` says why the judge does not count. ``failed`` items got no verdict; they score 0."""
+
+    judge: Digest
+    policy: Digest
+    calibration: Digest | None
+    untrusted: str
+    failed: int
+
+
 class EvalResult(Frozen):
     """One artifact on one suite. ``artifact`` is the digest of what answered (base, or adapter on base).
 
-    ``samples`` names the blob of generated text, which erasure may delete; the scores stay.
+    ``samples`` names the blob of generated text, which erasure may delete; the scores stay. ``judged`` names the
+    metrics that a judge model scored.
     """
 
     kind: Literal["eval"] = "eval"
@@ -38,6 +50,7 @@ class EvalResult(Frozen):
     engine: str
     items: tuple[ItemScore, ...] = Field(min_length=1)
     samples: Digest | None
+    judged: dict[str, Judged] = {}
     action_key: Digest
 
 
@@ -54,13 +67,19 @@ class LayerResults(Frozen):
 
 class CriterionResult(Frozen):
     """One line of the gate table. ``effect`` is candidate minus baseline, with its confidence interval; of a ceiling it
-    is the ceiling minus the candidate. More is always better."""
+    is the ceiling minus the candidate. More is always better.
+
+    ``mde`` is the minimum detectable effect: how far beyond its bound the truth must lie to pass in four cases of five,
+    with so many clusters of such scatter. ``p_hold`` is the one-sided p-value of "the bound is kept", adjusted over all
+    criteria (Holm). ``noise`` is the noise floor, where one was measured.
+    """
 
     name: str
     kind: CriterionKind
     suite: str
     metric: str
     n: int
+    clusters: int
     baseline: str
     baseline_mean: float
     candidate_mean: float
@@ -69,6 +88,9 @@ class CriterionResult(Frozen):
     ci_high: float
     margin: float
     confidence: float
+    mde: float
+    p_hold: float
+    noise: float | None
     outcome: Outcome
     reason: str
 

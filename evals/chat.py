@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from data_contracts.digests import Digest, sha256_file
-from data_contracts.errors import Unavailable
+from data_contracts.errors import BadInput, Unavailable
+from evals.protocols import Question
 from pipelines.recipes.product import ROOT
 
 CONCURRENCY = 16
@@ -13,56 +15,122 @@ TRIES = 4
 WAIT_S = 2.0
 _TIMEOUT_S = 300.0
 _SERVE_LOCK = ROOT / "requirements" / "serve.txt"
+_MAX_LENGTH = 2048
+"""Tokens that a server is taken to read where it does not tell."""
+_BATCH = 16
+"""Texts whose likelihood one request asks for."""
+
+K = TypeVar("K", bound=str)
 
 
-def ask_all(url: str, questions: Mapping[str, dict[str, Any]], progress: Callable[[int], None]) -> dict[str, str]:
-    """Chat-completion body by item -> generated text by item. ``url`` ends in ``/v1``; ``progress`` gets the number
-    answered so far. Raises `Unavailable`; lost connections are tried again, any other failure is not."""
-    return asyncio.run(_ask_all(url, questions, progress))
+class Endpoint:
+    """Implements `evals.protocols.Answerer` for the model that a server calls ``name``. ``url`` ends in ``/v1``.
+
+    ``tokenizer`` gives the folder of the model's tokenizer: lm-eval has to tell a question from its choices."""
+
+    def __init__(
+        self, url: str, name: str, tokenizer: Callable[[], Path] | None = None, key: str | None = None
+    ) -> None:
+        self.url, self.name, self.tokenizer = url, name, tokenizer
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
+
+    def engine(self) -> str:
+        return engine(self.url, self.headers)
+
+    def card(self) -> dict[str, Any]:
+        """What the server says of the model. Raises `Unavailable` when it does not answer, `BadInput` when it knows
+        none of that name."""
+        import httpx
+
+        try:
+            answer = httpx.get(f"{self.url}/models", headers=self.headers, timeout=30)
+            answer.raise_for_status()
+            cards = {card["id"]: card for card in answer.json()["data"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(
+                f"no model server answers at {self.url}/models ({error}): start it, or correct the address, which "
+                "ends in /v1"
+            ) from error
+        if self.name not in cards:
+            raise BadInput(f"{self.url} serves no model {self.name!r}: it has {', '.join(sorted(cards)) or 'none'}")
+        return dict(cards[self.name])
+
+    def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
+        ask_all(self.url, {key: {"model": self.name} | body for key, body in questions.items()}, answered, self.headers)
+
+    def lm(self) -> Any:
+        if self.tokenizer is None:
+            raise BadInput(f"lm-eval needs the tokenizer of the model {self.name}: name its folder")
+        from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+        return LocalCompletionsAPI(
+            base_url=f"{self.url}/completions",
+            model=self.name,
+            tokenizer=str(self.tokenizer()),
+            tokenizer_backend="huggingface",
+            header=self.headers or None,
+            num_concurrent=2,
+            batch_size=_BATCH,
+            max_length=int(self.card().get("max_model_len") or _MAX_LENGTH),
+        )
+
+
+def ask_all(
+    url: str,
+    questions: Mapping[K, dict[str, Any]],
+    answered: Callable[[K, str], None],
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Chat-completion body by name -> each generated text to ``answered`` as it comes. ``url`` ends in ``/v1``.
+
+    Raises `Unavailable`; lost connections are tried again, any other failure is not."""
+    asyncio.run(_ask_all(url, questions, answered, headers or {}))
 
 
 def server_lock() -> Digest:
-    """Names the software that answers."""
+    """Names the software of our own server."""
     return sha256_file(_SERVE_LOCK)
 
 
-def engine(url: str) -> str:
-    """Name and version of the server."""
+def engine(url: str, headers: Mapping[str, str] | None = None) -> str:
+    """Name and version of the server; its address where it tells neither."""
     import httpx
 
     try:
-        answer = httpx.get(url.removesuffix("/v1") + "/version", timeout=30)
-        answer.raise_for_status()
+        answer = httpx.get(url.removesuffix("/v1") + "/version", headers=headers, timeout=30)
     except httpx.HTTPError as error:
-        raise Unavailable(f"the model server at {url} does not tell its version: {error}") from error
-    return f"vllm {answer.json()['version']}"
+        raise Unavailable(f"no model server answers at {url}: {error}") from error
+    try:
+        return f"vllm {answer.raise_for_status().json()['version']}"
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return f"server at {url}"
 
 
 async def _ask_all(
-    url: str, questions: Mapping[str, dict[str, Any]], progress: Callable[[int], None]
-) -> dict[str, str]:
+    url: str,
+    questions: Mapping[K, dict[str, Any]],
+    answered: Callable[[K, str], None],
+    headers: Mapping[str, str],
+) -> None:
     import httpx
 
     turns = asyncio.Semaphore(CONCURRENCY)
-    answers: dict[str, str] = {}
 
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, headers=headers) as client:
 
-        async def ask(item: str, body: dict[str, Any]) -> None:
+        async def ask(name: K, body: dict[str, Any]) -> None:
             async with turns:
-                answers[item] = await _ask(client, url, item, body)
-            progress(len(answers))
+                answered(name, await _ask(client, url, name, body))
 
         try:
             async with asyncio.TaskGroup() as group:
-                for item, body in questions.items():
-                    group.create_task(ask(item, body))
+                for name, body in questions.items():
+                    group.create_task(ask(name, body))
         except ExceptionGroup as failures:  # the first failure stops the others and says it all
             raise failures.exceptions[0] from None
-    return answers
 
 
-async def _ask(client: Any, url: str, item: str, body: dict[str, Any]) -> str:
+async def _ask(client: Any, url: str, name: str, body: dict[str, Any]) -> str:
     import httpx
 
     for attempt in range(1, TRIES + 1):
@@ -70,11 +138,11 @@ async def _ask(client: Any, url: str, item: str, body: dict[str, Any]) -> str:
             answer = await client.post(f"{url}/chat/completions", json=body)
         except httpx.TransportError as error:
             if attempt == TRIES:
-                raise Unavailable(f"no answer from {url} to item {item} in {TRIES} tries: {error!r}") from error
+                raise Unavailable(f"no answer from {url} to item {name} in {TRIES} tries: {error!r}") from error
             await asyncio.sleep(WAIT_S * attempt)
             continue
         if answer.status_code != 200:
-            raise Unavailable(f"{url} answered item {item} with status {answer.status_code}: {answer.text[:300]}")
+            raise Unavailable(f"{url} answered item {name} with status {answer.status_code}: {answer.text[:300]}")
         text = answer.json()["choices"][0]["message"]["content"]
         return text if isinstance(text, str) else ""
     raise AssertionError("unreachable")

@@ -1,12 +1,12 @@
 """How an answer is asked for: as it is served, under a JSON schema that admits only valid answers. The base gets worked
 shots besides, as a fair rival deserves."""
 
-from typing import Any
-
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
 from evals import answers
+from evals.protocols import Question
+from evals.question import QuestionItem
 from evals.suite import CallItem, read_items
 from pipelines.recipes.product import ROOT, Product
 
@@ -16,25 +16,31 @@ SEED = 7
 
 
 class Decoding(Frozen):
-    """Greedy decoding. ``shots`` names the file of worked examples, if any are shown."""
+    """Greedy decoding. ``shots`` names the file of worked examples, if any are shown; ``free`` lets anything be
+    written, where else a JSON schema admits only valid answers."""
 
     max_tokens: int
     temperature: float = 0.0
     seed: int = SEED
     shots: Digest | None = None
+    free: bool = False
 
-    def request(self, name: str, template: str, item: CallItem) -> dict[str, Any]:
-        """Body of a chat completion that the model ``name`` answers, with the product's template and tools."""
-        return {
-            "model": name,
-            "messages": [*(few_shots(item.tools) if self.shots else []), {"role": "user", "content": item.text}],
+    def question(self, template: str, item: CallItem | QuestionItem) -> Question:
+        """Body of a chat completion under this template (empty: the model's own); of a `CallItem` with its tools on
+        offer, after the shots."""
+        body: Question = {
+            "messages": [*(few_shots(item.tools) if self.shots and isinstance(item, CallItem) else []), *item.turns()],
             "temperature": self.temperature,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
-            "chat_template": template,
-            "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in item.offered()]},
-            "structured_outputs": answers.constraint(item.offered(), self.max_tokens),
         }
+        if template:
+            body["chat_template"] = template
+        if isinstance(item, CallItem):
+            body["chat_template_kwargs"] = {"assay_tools": [tool.model_dump() for tool in item.offered()]}
+            if not self.free:
+                body["structured_outputs"] = answers.constraint(item.offered(), self.max_tokens)
+        return body
 
 
 def as_served(product: Product) -> Decoding:

@@ -117,7 +117,8 @@ def _asked(
         how = {"model": name, "chat_template": template_text(parts.store, product, model.template)} | decoding
         asked = _to_ask(learned)
         questions = {each.id: {"messages": [{"role": "user", "content": each.question}]} | how for each in asked}
-        said = chat.ask_all(parts.server.url(), questions, lambda done: None)
+        said: dict[str, str] = {}
+        chat.ask_all(parts.server.url(), questions, said.__setitem__)
         return EvalResult(
             product=product.name,
             suite=CANARIES,

@@ -2,21 +2,24 @@
 passes. The verdict is a pure function of the two, so that anyone can compute it again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused
 from data_contracts.manifests import ModelManifest
-from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults, Outcome
-from evals import stats
+from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults
+from evals import criteria, stats
 from evals.extraction import LAYER, Paper, canary_paper
 from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
-from evals.protocols import EvalParts
+from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
+from evals.trust import check_judges, untrusted
 from pipelines.recipes.product import Product
 
-_CODE = ("evals.gate", "evals.policy", "evals.stats")
+_CODE = ("evals.criteria", "evals.gate", "evals.policy", "evals.stats", "evals.trust")
 
 
 def decide(
@@ -35,23 +38,25 @@ def decide(
             raise Refused(f"layer {layer.layer} holds results of model {layer.model}, not of {model.digest}")
         named.update(layer.results)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
+    check_judges(parts.store, results)
     for suite in load_suites(product):
+        suite.check_policy(policy)
         template = model.template if suite.lm_eval is None else NO_TEMPLATE
         paper = Paper(suite.content_digest(), frozenset(item.id for item in suite.items()))
-        _check_results(suite.name, suite.layer, paper, template, product, model, results)
+        _check_results(suite.name, suite.step, paper, template, product, model, results)
     if product.planted():
         paper = canary_paper(parts.store, product, model)
         _check_results(CANARIES, LAYER, paper, model.template, product, model, results)
     key = action_key("decide", code_version(*_CODE), dict(named), [model.digest, policy.digest], policy.seed)
 
     def work() -> GateVerdict:
-        criteria, decision, reason = evaluate_policy(policy, results)
+        found, decision, reason = evaluate_policy(policy, results)
         return GateVerdict(
             product=product.name,
             model=model.digest,
             policy=policy.digest,
             results=named,
-            criteria=criteria,
+            criteria=found,
             decision=decision,
             reason=reason,
             action_key=key,
@@ -61,9 +66,10 @@ def decide(
 
 
 def evaluate_policy(
-    policy: GatePolicy, results: Mapping[str, EvalResult]
+    policy: GatePolicy, results: Mapping[str, Scored], noise: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[tuple[CriterionResult, ...], Decision, str]:
-    """Criteria, decision and reason. ``results`` maps ``suite/subject`` to a result, as in a verdict.
+    """Criteria, decision and reason. ``results`` maps ``suite/subject`` to a result, as in a verdict; ``noise`` maps
+    criteria to noise floors that were measured (see `evals.noise`).
 
     Any failed criterion holds the candidate back; otherwise any inconclusive one makes the verdict inconclusive.
     Raises `Refused` when the results do not let a criterion be computed.
@@ -72,17 +78,17 @@ def evaluate_policy(
     if len(champions) > 1:
         raise Refused("the results are of more than one champion")
     asked = [c for c in policy.criteria if c.against != "champion" or champions]
-    criteria = tuple(_judge(criterion, policy, results) for criterion in asked)
-    outcomes = {outcome: [c.name for c in criteria if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
+    found = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
+    outcomes = {outcome: [c.name for c in found if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
     if outcomes["fail"]:
-        return criteria, "hold", "failed: " + ", ".join(outcomes["fail"])
+        return found, "hold", "failed: " + ", ".join(outcomes["fail"])
     if outcomes["inconclusive"]:
-        return criteria, "inconclusive", "cannot tell: " + ", ".join(outcomes["inconclusive"])
+        return found, "inconclusive", "cannot tell: " + ", ".join(outcomes["inconclusive"])
     rival = "" if champions else "; there is no other champion to compare with"
-    return criteria, "promote", f"all {len(criteria)} criteria pass{rival}"
+    return found, "promote", f"all {len(found)} criteria pass{rival}"
 
 
-def scores_of(results: Mapping[str, EvalResult], suite: str, subject: str, metric: str) -> list[stats.Score]:
+def scores_of(results: Mapping[str, Scored], suite: str, subject: str, metric: str) -> list[stats.Score]:
     """The metric's scores of one subject, for the items that it applies to. Raises `Refused` when there are none."""
     result = results.get(f"{suite}/{subject}")
     if result is None:
@@ -93,81 +99,21 @@ def scores_of(results: Mapping[str, EvalResult], suite: str, subject: str, metri
     return scores
 
 
-def _judge(criterion: Criterion, policy: GatePolicy, results: Mapping[str, EvalResult]) -> CriterionResult:
+def _measured(
+    criterion: Criterion, policy: GatePolicy, results: Mapping[str, Scored], noise: Mapping[str, float]
+) -> criteria.Measured:
     candidate = scores_of(results, criterion.suite, "candidate", criterion.metric)
     try:
         if criterion.against is None:
-            return _bound(criterion, policy, candidate)
-        baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
-        return _comparison(criterion, policy, baseline, candidate)
+            found = criteria.bound(criterion, policy, candidate)
+        else:
+            baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
+            floors = [floor for floor in (criterion.noise, noise.get(criterion.name)) if floor is not None]
+            found = criteria.compare(criterion, policy, baseline, candidate, max(floors, default=None))
     except stats.StatsError as error:
         raise Refused(f"criterion {criterion.name} cannot be computed: {error}") from error
-
-
-def _bound(criterion: Criterion, policy: GatePolicy, candidate: list[stats.Score]) -> CriterionResult:
-    share, margin = stats.wilson(candidate, policy.confidence), criterion.margin
-    if criterion.kind == "floor":
-        apart = stats.Interval(*(bound - margin for bound in share))
-    else:
-        apart = stats.Interval(margin - share.estimate, margin - share.high, margin - share.low)
-    reason = f"candidate {_range(share)}, {criterion.kind} {margin:.2f}"
-    return _line(criterion, policy, criterion.kind, margin, candidate, apart, _outcome(apart, 0.0), reason)
-
-
-def _comparison(
-    criterion: Criterion, policy: GatePolicy, baseline: list[stats.Score], candidate: list[stats.Score]
-) -> CriterionResult:
-    differences = stats.paired_differences(baseline, candidate)
-    effect = stats.cluster_interval(differences, policy.confidence, policy.resamples, policy.seed)
-    bound = criterion.margin if criterion.kind == "superiority" else -criterion.margin
-    outcome = _outcome(effect, bound)
-    reason = f"difference {_range(effect)}, must lie above {bound:+.2f}"
-    if criterion.chance is not None:
-        share = stats.wilson(baseline, policy.confidence)
-        if share.low <= criterion.chance:
-            outcome = "inconclusive"
-            reason = f"{criterion.against} {_range(share)} is not clearly above chance ({criterion.chance:.2f})"
-    mean = stats.mean(baseline)
-    return _line(criterion, policy, str(criterion.against), mean, candidate, effect, outcome, reason)
-
-
-def _line(
-    criterion: Criterion,
-    policy: GatePolicy,
-    baseline: str,
-    baseline_mean: float,
-    candidate: list[stats.Score],
-    effect: stats.Interval,
-    outcome: Outcome,
-    reason: str,
-) -> CriterionResult:
-    return CriterionResult(
-        name=criterion.name,
-        kind=criterion.kind,
-        suite=criterion.suite,
-        metric=criterion.metric,
-        n=len(candidate),
-        baseline=baseline,
-        baseline_mean=baseline_mean,
-        candidate_mean=stats.mean(candidate),
-        effect=effect.estimate,
-        ci_low=effect.low,
-        ci_high=effect.high,
-        margin=criterion.margin,
-        confidence=policy.confidence,
-        outcome=outcome,
-        reason=reason,
-    )
-
-
-def _outcome(effect: stats.Interval, bound: float) -> Outcome:
-    if effect.low > bound:
-        return "pass"
-    return "fail" if effect.high <= bound else "inconclusive"
-
-
-def _range(interval: stats.Interval) -> str:
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    reason = untrusted(results, criterion.suite, found.baseline, criterion.metric)
+    return replace(found, silent=True, reason=reason) if reason else found
 
 
 def _check_results(

@@ -13,8 +13,8 @@ from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 from data_contracts.verdicts import ItemScore
 from evals import stats
-from evals.report import PAGES
 from evals.serving_speed import Answer, Served, Timed
+from evals.templates import page
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -186,18 +186,9 @@ def _scores(items: Sequence[ItemScore], metric: str) -> list[stats.Score]:
 
 def pages(sheet: Payoff) -> dict[str, str]:
     """The sheet for people, by file name. It quotes no prompt and no answer."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(PAGES),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     facts: dict[str, Any] = {"sheet": sheet, "rows": _rows(sheet), "percent": f"{100 * CONFIDENCE:g} %"}
     names = {"payoff.md": "payoff.md.jinja", "payoff.html": "payoff.html.jinja"}
-    return {name: made.get_template(template).render(**facts) for name, template in names.items()}
+    return {name: page(template, **facts) for name, template in names.items()}
 
 
 def _rows(sheet: Payoff) -> list[tuple[str, str, str, str]]:

@@ -1,12 +1,15 @@
 """Figures of reports and cards: the gate as a forest plot, curves, counts. Drawn without a display, reproducibly."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from data_contracts.verdicts import CriterionResult
 
 COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
+_MARKS = {"pass": "o", "fail": "X", "inconclusive": "D"}
 
 
 class Figure:
@@ -15,9 +18,16 @@ class Figure:
     def __init__(self, figure: Any) -> None:
         self.figure = figure
 
-    def svg(self) -> str:
+    def svg(self, title: str, description: str = "") -> str:
+        """As one image for those who have it read to them. Its ids begin with the title, so that a page may hold
+        several."""
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower())
         text = self._bytes("svg", metadata={"Date": None}).decode()
-        return text[text.index("<svg") :]
+        text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+        told = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+        named = f'<svg role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc"'
+        head, rest = text.removeprefix("<svg").split(">", 1)
+        return f"{named}{head}>{told}{rest}"
 
     def png(self) -> bytes:
         return self._bytes("png", dpi=90, metadata={"Software": None})
@@ -32,18 +42,31 @@ class Figure:
 
 
 def forest(criteria: Sequence[CriterionResult]) -> Figure:
-    """Each criterion's effect with its interval, and the bound (a tick) that the whole interval must lie above."""
-    axes = _axes(6.4, 0.9 + 0.55 * len(criteria))
+    """Each criterion's effect with its interval, and the bound (a tick) that the whole interval must lie above. Narrow,
+    with the names above the intervals, so that it can be read on a phone."""
+    axes = _axes(4.2, 0.8 + 0.6 * len(criteria))
     for row, criterion in enumerate(reversed(criteria)):
         colour = COLOURS[criterion.outcome]
         axes.plot([criterion.ci_low, criterion.ci_high], [row, row], color=colour, linewidth=2.5)
-        axes.plot(criterion.effect, row, "o", color=colour, markersize=7)
-        axes.plot([bound_of(criterion)] * 2, [row - 0.3, row + 0.3], color="#57606a", linewidth=1.5)
+        axes.plot(criterion.effect, row, _MARKS[criterion.outcome], color=colour, markersize=8)
+        axes.plot([bound_of(criterion)] * 2, [row - 0.22, row + 0.22], color="#57606a", linewidth=2)
+        label = f"{criterion.name}: {criterion.outcome}".replace("$", r"\$")
+        axes.text(0, row + 0.3, label, transform=axes.get_yaxis_transform(), fontsize=10)
     axes.axvline(0, color="#d0d7de", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(criteria)), [criterion.name for criterion in reversed(criteria)])
-    axes.set_ylim(-0.6, len(criteria) - 0.4)
-    axes.set_xlabel("candidate minus baseline or floor, ceiling minus candidate; grey tick: must lie right of it")
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.5, len(criteria) - 0.2)
+    axes.set_xlabel("effect; it must lie right of the grey tick")
     return Figure(axes.figure)
+
+
+def in_words(criteria: Sequence[CriterionResult]) -> str:
+    """The forest plot in words."""
+    lines = [
+        f"{c.name}: {c.effect:+.3f}, from {c.ci_low:+.3f} to {c.ci_high:+.3f}, bound {bound_of(c):+.3f}, {c.outcome}"
+        for c in criteria
+    ]
+    return "; ".join(lines) + "."
 
 
 _PANELS = {
@@ -60,25 +83,50 @@ def curves(stages: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure
     validation loss is the standard error of its difference to the least one, where rows were evaluated one by one."""
     from matplotlib.figure import Figure as Canvas
 
-    panels = {
-        title: fields
-        for title, fields in _PANELS.items()
-        if title == "loss"
-        or any(row.get(name) is not None for rows in stages.values() for row in rows for name, _ in fields)
-    }
+    panels = {title: fields for title, fields in _PANELS.items() if any(_has(rows, title) for rows in stages.values())}
+    panels = {"loss": _PANELS["loss"]} | panels
     canvas = Canvas(figsize=(3.2 * len(panels), 2.4 * len(stages)), layout="constrained")
     for down, (stage, rows) in enumerate(stages.items()):
         for across, (title, fields) in enumerate(panels.items(), start=1):
             axes = canvas.add_subplot(len(stages), len(panels), down * len(panels) + across)
-            for field, colour in fields:
-                _drawn(axes, rows, field, colour)
+            _panel(axes, rows, fields)
             axes.set_title(f"{stage}: {title}", fontsize=9)
-            axes.set_xlabel("step", fontsize=8)
-            axes.tick_params(labelsize=7)
-            if len(fields) > 1 and axes.lines:
-                axes.legend(frameon=False, fontsize=7)
-            _plain(axes)
     return Figure(canvas)
+
+
+def panels(stage: str, rows: Sequence[Mapping[str, float | None]]) -> dict[str, str]:
+    """The same of one training stage, each panel a drawing (SVG) of its own: title -> drawing."""
+    drawn: dict[str, str] = {}
+    for title, fields in _PANELS.items():
+        if _has(rows, title):
+            axes = _axes(3.6, 2.4)
+            _panel(axes, rows, fields)
+            courses = [_course(rows, field) for field, _ in fields]
+            drawn[f"{stage}: {title}"] = Figure(axes.figure).svg(f"{stage}: {title}", " ".join(filter(None, courses)))
+    return drawn
+
+
+def _panel(axes: Any, rows: Sequence[Mapping[str, float | None]], fields: Sequence[tuple[str, str]]) -> None:
+    for field, colour in fields:
+        _drawn(axes, rows, field, colour)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=7)
+    if len(fields) > 1 and axes.lines:
+        axes.legend(frameon=False, fontsize=7)
+    _plain(axes)
+
+
+def _has(rows: Sequence[Mapping[str, float | None]], title: str) -> bool:
+    return any(row.get(name) is not None for row in rows for name, _ in _PANELS[title])
+
+
+def _course(rows: Sequence[Mapping[str, float | None]], field: str) -> str:
+    """Where a line begins and ends, in words."""
+    points = [(row["step"], value) for row in rows if (value := row.get(field)) is not None]
+    if not points:
+        return ""
+    (first, before), (last, after) = points[0], points[-1]
+    return f"{field.replace('_', ' ')}: {before:.4g} at step {first:.0f}, {after:.4g} at step {last:.0f}."
 
 
 def _drawn(axes: Any, rows: Sequence[Mapping[str, float | None]], field: str, colour: str) -> None:
@@ -114,7 +162,8 @@ def bars(counts: Mapping[str, int], label: str) -> Figure:
 
 def bound_of(criterion: CriterionResult) -> float:
     """What the criterion's interval must lie above."""
-    return {"superiority": criterion.margin, "non-inferiority": -criterion.margin}.get(criterion.kind, 0.0)
+    above_noise = max(criterion.margin, criterion.noise or 0.0)
+    return {"superiority": above_noise, "non-inferiority": -criterion.margin}.get(criterion.kind, 0.0)
 
 
 def _axes(width: float, height: float) -> Any:

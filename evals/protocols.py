@@ -1,10 +1,18 @@
 """What evaluation needs of the outside world."""
 
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from pydantic import JsonValue
 
 from data_contracts.digests import Digest
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import ItemScore, Judged
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class ModelServer(Protocol):
@@ -37,8 +45,136 @@ class ModelServer(Protocol):
         ...
 
 
-class EvalParts(Protocol):
+Question = dict[str, Any]
+"""Body of a chat completion without ``model``: messages, template, tools, schema, decoding."""
+
+
+class Answerer(Protocol):
+    """A model that can be asked, behind a server or in this process."""
+
+    def engine(self) -> str:
+        """Name and version of what computes the answers."""
+        ...
+
+    def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
+        """Hand on the text of every answer as it comes. Raises `Unavailable` when one question gets none."""
+        ...
+
+    def lm(self) -> Any:
+        """lm-eval's own model for it (``hf`` or ``local-completions``)."""
+        ...
+
+
+class Kept(NamedTuple):
+    """A text, or what lm-eval got for a request: ``[log-likelihood, is greedy]``, a number, a text."""
+
+    answer: JsonValue
+    engine: str
+
+
+class Answers(Protocol):
+    """What artifacts answered, by the digest of all that decides it. A cache: deleting costs nothing but asking again,
+    and erasure deletes whatever a revoked artifact said."""
+
+    def get(self, keys: Collection[Digest]) -> dict[Digest, Kept]: ...
+    def put(self, artifact: Digest, answers: Mapping[Digest, Kept]) -> None:
+        """Whole once this returns, in place of earlier answers under the same keys. Raises `Refused` for an artifact
+        that was forgotten: an evaluation under way does not bring back what an erasure took."""
+        ...
+
+    def held(self, artifacts: Collection[Digest]) -> int:
+        """How many answers of these artifacts are kept."""
+        ...
+
+    def forget(self, artifacts: Collection[Digest]) -> None:
+        """Delete every answer of these artifacts, bytes included, and take none again. Safe to repeat."""
+        ...
+
+
+class Found(Protocol):
+    """A personal datum or a secret in a text: where it lies and of which kind (``EMAIL_ADDRESS``, ``SECRET``, ...)."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class PiiFinder(Protocol):
+    @property
+    def identity(self) -> str: ...
+    def find(self, texts: Sequence[str]) -> Sequence[Sequence[Found]]: ...
+
+
+class OffenceScorer(Protocol):
+    @property
+    def identity(self) -> str: ...
+    def scores(self, texts: Sequence[str]) -> Sequence[float]:
+        """Probability, from 0 to 1, that each text offends."""
+        ...
+
+
+class Detectors(Protocol):
+    """What some metrics ask about an answer."""
+
+    @property
+    def pii(self) -> PiiFinder: ...
+    @property
+    def toxicity(self) -> OffenceScorer: ...
+
+
+class Keeping(Detectors, Protocol):
+    """Where results and answers are kept, and what reads answers."""
+
     @property
     def store(self) -> ArtifactStore: ...
     @property
+    def answers(self) -> Answers: ...
+
+
+class EvalParts(Keeping, Protocol):
+    @property
     def server(self) -> ModelServer: ...
+
+
+class Scored(Protocol):
+    """What one artifact scored on one suite: an `EvalResult`, or the rows of a plain file."""
+
+    @property
+    def artifact(self) -> str: ...
+    @property
+    def items(self) -> Sequence[ItemScore]: ...
+    @property
+    def judged(self) -> Mapping[str, Judged]: ...
+
+
+class Answer(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
+class JudgeEndpoint(Protocol):
+    """Any OpenAI-compatible server. ``url`` ends in ``/v1``; ``timeout`` in seconds a try, ``concurrency`` at once."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def concurrency(self) -> int: ...
+    def ask(
+        self, bodies: Mapping[Digest, dict[str, Any]], answered: Callable[[Digest, Answer], None]
+    ) -> Mapping[Digest, str]:
+        """Ask each body; ``answered`` gets each answer when it comes. Returns those that got none, and why. Raises
+        `Unavailable` where the server cannot be reached, or refuses model or key."""
+        ...
+
+
+class Embeds(Protocol):
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """[texts, dimensions], each row of length 1."""
+        ...

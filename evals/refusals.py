@@ -1,7 +1,8 @@
-"""Whether an answer refuses, and whether a prompt asks for harm: general English phrases, no model.
+"""Whether an answer refuses, and whether a prompt asks for harm: general phrases, no model.
 
-They are meant for preference pairs, where several have to hold at once. Each alone misses what is said in other words
-or in another language; docs/benchmarks.md holds what was measured.
+An answer refuses that declines, that says it cannot know or reach what it is asked for, or that turns the question's
+premise down. Refusals are read in English and, in their usual words, in six more languages; prompts in English.
+docs/benchmarks.md holds what was measured, and what the phrases miss.
 """
 
 import re
@@ -17,9 +18,23 @@ _HELPING = (
     r"(?:help|assist|provide|give|share|tell|support|answer|create|write|generate|produce|offer|comply|fulfil\w*|"
     r"discuss|engage|recommend|advise|teach|explain|suggest|encourage|participate|promote|condone|advocate|say|make|"
     r"do (?:that|this|it|so)|talk about|go into|continue|satisfy|respond|accommodate|describe|show|be able|"
-    r"in good conscience)"
+    r"in good conscience|disclose|reveal|access|confirm|identify|look up|carry out|process|issue|grant|approve|change|"
+    r"cancel|refund|pass on)"
 )
 _RULES = r"(?:guideline|polic|programming|principle|ethic|rule|value)"
+_ELSEWHERE = (
+    r"\b(?:das |dabei |damit |hier(?:bei)? )?(?:kann|darf|werde|möchte) ich (?:ihnen |dir |euch )?(?:\w+ ){0,4}nicht\b",
+    r"\bich (?:kann|darf|werde|möchte) (?:\w+ ){0,6}nicht\b|\bich bin nicht in der lage\b|\bdas lehne ich ab\b",
+    r"\bje ne (?:peux|vais|veux) (?:\w+ )?pas\b|\bje ne suis pas en mesure\b|\bje (?:me )?refuse\b",
+    r"\b(?:no (?:puedo|podemos|debo|me es posible)|no voy a) (?:\w+ ){0,3}(?:ayudar|proporcionar|dar|compartir|hacer|"
+    r"responder|ofrecer|mostrar|decir)",
+    r"\bnon (?:posso|possiamo|sono in grado)\b|\bnão (?:posso|podemos|vou|consigo) (?:\w+ ){0,2}(?:ajudar|fornecer|dar|"
+    r"partilhar|compartilhar|fazer|responder|mostrar)",
+    r"\bik (?:kan|mag|zal|wil) (?:\w+ ){0,5}niet\b",
+)
+"""German, French, Spanish, Italian, Portuguese, Dutch."""
+_UNFIT = r"(?:appropriate|ethical|acceptable|legal|right|okay|ok|fair|respectful|productive|constructive|justified)"
+"""Words of what is proper. "Not true" and "not accurate" correct a fact, which is no refusal."""
 _REFUSALS = (
     rf"\b(?:i|we) ?(?:\w+ly |just |also |still )?{_UNABLE} "
     rf"(?!wait|believe|imagine|help but)(?:\w+ ){{0,4}}{_HELPING}\b",
@@ -31,8 +46,24 @@ _REFUSALS = (
     r"\b(?:unable|not able) to (?:\w+ ){0,2}(?:help|assist|fulfil\w*|provide|comply|answer)\b",
     r"^\W*(?:(?:i'm |i am )?(?:so |very |really |truly )?sorry|i apologi[sz]e|my apologies)\b[^.!?]{0,60}"
     r"\b(?:can't|cannot|can not|unable|not able|won't|don't|not appropriate|no information)",
-    r"^\W*(?:no[,.] )?(?:it is|it's|that is|that's|it would|this is) (?:\w+ ){0,2}"
-    r"(?:not|never|il)[ -]?(?:\w+ ){0,2}(?:appropriate|ethical|acceptable|legal|right|okay|ok)\b",
+    rf"^\W*(?:no[,.] )?(?:it is|it's|that is|that's|it would|this is) (?:\w+ ){{0,2}}"
+    rf"(?:not|never|il)[ -]?(?:\w+ ){{0,2}}{_UNFIT}\b",
+    rf"\b(?:clarify|point out|note|say|emphasi[sz]e|address|tell you) that (?:it is|it's|this is|that is|it would be) "
+    rf"(?:\w+ ){{0,2}}not (?:\w+ ){{0,2}}{_UNFIT}\b",
+    rf"\bi (?:do not|don't) (?:think|believe|feel) (?:that )?(?:it is|it's|that is|that's|this is|it would be) "
+    rf"(?:\w+ ){{0,3}}{_UNFIT}\b",
+    r"\b(?:i|we) (?:do not|don't) have (?:direct |any |real-time |the )?(?:access|ability|permission|authority)\b",
+    r"\b(?:i|we) can only (?:help|assist|share|show|answer|talk|give|discuss)\b",
+    r"\b(?:i|we)(?:'m| am|'re| are) only (?:able|allowed|permitted) to\b",
+    rf"\bbut (?:(?:i|we) )?(?:{_UNABLE} )?not (?:help |assist )?with\b",
+    r"\b(?:question|request|statement|premise|idea|phrase)(?: that)? (?:\w+ ){0,3}(?:contains?|impl(?:y|ies)|is based "
+    r"on|perpetuates?|promotes?|assumes|suggests) (?:\w+ ){0,4}(?:harmful|inaccurate|bias\w*|stereotyp\w*|false|"
+    r"racis\w*|offensive|discriminat\w*|inappropriate|misconceptions?)",
+    r"\b(?:should (?:not|never)|shouldn't|no ?one should|nobody should) (?:ever )?be (?:\w+ )?(?:discriminated|"
+    r"targeted|judged|excluded|singled out|treated differently|denied|barred|stereotyped)",
+    r"\bthere (?:is|was|are|were) (?:absolutely |simply )?no (?:\w+ )?(?:justifications?|excuses?)\b",
+    r"\b(?:that|this|such) information (?:is|must stay|stays|has to stay) (?:strictly )?(?:confidential|private)\b",
+    *_ELSEWHERE,
 )
 _RESERVES = (
     r"^\W*(?:no|nope|never)\b(?!\W*(?:problem|worries|doubt))",

@@ -1,24 +1,20 @@
-"""The report of a verdict: for a reviewer, verdict first. Names and scores only; no text of any row or answer."""
+"""What a dossier tells of the measurements behind a verdict: every metric, the items that changed, canaries recited."""
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
-from data_contracts.manifests import BaseManifest, CheckpointManifest, ModelManifest
-from data_contracts.verdicts import EvalResult, GateVerdict, LayerResults
-from evals import extraction, plots, stats
+from data_contracts.verdicts import EvalResult
+from evals import extraction, stats
 from evals.gate import scores_of
 from evals.policy import CANARIES, GatePolicy
-from evals.protocols import EvalParts
 from evals.run import SUBJECTS
-from evals.suite import Suite, load_suites
-from pipelines.recipes.product import Product
+from evals.suite import Suite
 
-PAGES = Path(__file__).parent / "pages"
+Texts = Mapping[str, Mapping[str, str]]
+"""``suite/subject`` -> item -> what was said, for pages that stay on the machine that draws them."""
 
 
 class Report(Frozen):
@@ -38,16 +34,45 @@ class Row(Frozen):
     p: float
 
 
+class Item(Frozen):
+    """One item by name: each subject's score on the suite's headline metric, and, for pages that show texts, what was
+    asked and what each answered."""
+
+    name: str
+    cluster: str
+    scores: dict[str, float]
+    asked: str = ""
+    said: dict[str, str] = {}
+
+    def fell(self, rival: str) -> float:
+        """By how much the candidate scores below this rival; negative above it."""
+        return self.scores.get(rival, self.scores["candidate"]) - self.scores["candidate"]
+
+
 class Section(Frozen):
-    """One suite. ``gained`` and ``lost`` name items whose ``metric`` score rose or fell from base to candidate."""
+    """One suite. ``items`` are those that its headline ``metric`` applies to."""
 
     suite: str
     description: str
     layer: str
     rows: tuple[Row, ...]
     metric: str
-    gained: tuple[str, ...]
-    lost: tuple[str, ...]
+    items: tuple[Item, ...]
+
+    @property
+    def rivals(self) -> list[str]:
+        return [name for name in self.rows[0].scores if name != "candidate"]
+
+    @property
+    def lost(self) -> list[Item]:
+        """Items on which the candidate scores below the base or the champion, the worst first."""
+        falls = {each.name: max(each.fell(rival) for rival in self.rivals) for each in self.items}
+        return sorted((each for each in self.items if falls[each.name] > 0), key=lambda each: -falls[each.name])
+
+    def changed(self, rival: str) -> tuple[int, int]:
+        """How many items are better and how many are worse than with this rival."""
+        falls = [each.fell(rival) for each in self.items]
+        return sum(fall < 0 for fall in falls), sum(fall > 0 for fall in falls)
 
 
 class Recital(Frozen):
@@ -58,54 +83,33 @@ class Recital(Frozen):
     scores: dict[str, stats.Interval]
 
 
-def render(
-    parts: EvalParts, product: Product, model: ModelManifest, verdict: GateVerdict, layers: Sequence[LayerResults]
-) -> Report:
-    """Both pages, from what the store holds. The same inputs give the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+class Measure(NamedTuple):
+    """A metric's mean with its interval for each subject. ``edition`` names the question paper."""
 
-    named = {name: digest for layer in layers for name, digest in layer.results.items()}
-    results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
-    checkpoints = _lineage(parts, model.checkpoint)
-    policy = parts.store.get_manifest(verdict.policy, GatePolicy)
-    forest = plots.forest(verdict.criteria)
-    curves = plots.curves({c.stage: parts.store.get_json(c.curve) for c in checkpoints})
-    facts: dict[str, Any] = {
-        "product": product,
-        "model": model,
-        "base": parts.store.get_manifest(model.base, BaseManifest),
-        "verdict": verdict,
-        "percent": f"{100 * policy.confidence:g} %",
-        "subjects": [s for s in SUBJECTS if any(name.endswith(f"/{s}") for name in results)],
-        "sections": _sections(policy, load_suites(product), results),
-        "recitals": _recitals(policy, results),
-        "engines": sorted({result.engine for result in results.values()}),
-        "checkpoints": checkpoints,
-    }
-    pages = Environment(
-        loader=FileSystemLoader(PAGES),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return Report(
-        html=pages.get_template("report.html.jinja").render(forest=forest.svg(), curves=curves.svg(), **facts),
-        markdown=pages.get_template("report.md.jinja").render(forest=_inline(forest), curves=_inline(curves), **facts),
-    )
+    suite: str
+    edition: Digest
+    metric: str
+    n: int
+    scores: dict[str, stats.Interval]
 
 
-def _lineage(parts: EvalParts, checkpoint: Digest) -> list[CheckpointManifest]:
-    """The checkpoint and those it was trained on from, oldest first."""
-    chain: list[CheckpointManifest] = []
-    following: Digest | None = checkpoint
-    while following is not None:
-        chain.append(parts.store.get_manifest(following, CheckpointManifest))
-        following = chain[-1].parent
-    return chain[::-1]
+def measures(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Measure]:
+    """Everything that was measured of the candidate; ``results`` are named as in a verdict."""
+    found: list[Measure] = []
+    for name, result in sorted(results.items()):
+        suite, _, subject = name.rpartition("/")
+        if subject == "candidate":
+            asked = Counter(metric for item in result.items for metric in item.scores)
+            found += [
+                Measure(suite, result.suite_digest, metric, n, _means(policy, results, suite, metric))
+                for metric, n in sorted(asked.items())
+            ]
+    return found
 
 
-def _sections(policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str, EvalResult]) -> list[Section]:
+def sections(
+    policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str, EvalResult], texts: Texts | None = None
+) -> list[Section]:
     """Every metric of every suite; p-values of base against candidate are adjusted over all of them (Holm)."""
     pairs = {
         (suite.name, metric): stats.paired_differences(
@@ -117,34 +121,29 @@ def _sections(policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str,
     adjusted = stats.holm(
         {"/".join(key): stats.sign_flip_p(pair, policy.resamples, policy.seed) for key, pair in pairs.items()}
     )
-    sections: list[Section] = []
-    for suite in suites:
-        rows = tuple(
-            Row(
-                metric=metric,
-                n=len(pairs[suite.name, metric]),
-                scores=_means(policy, results, suite.name, metric),
-                effect=_effect(policy, pairs[suite.name, metric]),
-                p=adjusted[f"{suite.name}/{metric}"],
-            )
-            for metric in suite.metrics
+    return [
+        Section(
+            suite=suite.name,
+            description=suite.description,
+            layer=suite.layer,
+            rows=tuple(
+                Row(
+                    metric=metric,
+                    n=len(pairs[suite.name, metric]),
+                    scores=_means(policy, results, suite.name, metric),
+                    effect=_effect(policy, pairs[suite.name, metric]),
+                    p=adjusted[f"{suite.name}/{metric}"],
+                )
+                for metric in suite.metrics
+            ),
+            metric=suite.headline,
+            items=tuple(_items(suite, results, texts)),
         )
-        changes = pairs[suite.name, suite.headline]
-        sections.append(
-            Section(
-                suite=suite.name,
-                description=suite.description,
-                layer=suite.layer,
-                rows=rows,
-                metric=suite.headline,
-                gained=tuple(change.item for change in changes if change.value > 0),
-                lost=tuple(change.item for change in changes if change.value < 0),
-            )
-        )
-    return sections
+        for suite in suites
+    ]
 
 
-def _recitals(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Recital]:
+def recitals(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Recital]:
     """Empty where no canaries were asked for; a kind of which there are none is left out."""
     candidate = results.get(f"{CANARIES}/candidate")
     asked = Counter(metric for item in candidate.items for metric in item.scores) if candidate else Counter()
@@ -152,6 +151,24 @@ def _recitals(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Rec
         Recital(of=f"{metric}: {kind}", n=asked[metric], scores=_means(policy, results, CANARIES, metric))
         for metric, kind in extraction.METRICS.items()
         if metric in asked
+    ]
+
+
+def _items(suite: Suite, results: Mapping[str, EvalResult], texts: Texts | None) -> list[Item]:
+    present = [subject for subject in SUBJECTS if f"{suite.name}/{subject}" in results]
+    scores = {subject: scores_of(results, suite.name, subject, suite.headline) for subject in present}
+    of_item = {subject: {score.item: score.value for score in scores[subject]} for subject in present}
+    asked = {} if texts is None else {item.id: item.text for item in suite.items()}
+    said = {subject: (texts or {}).get(f"{suite.name}/{subject}", {}) for subject in present}
+    return [
+        Item(
+            name=score.item,
+            cluster=score.cluster,
+            scores={subject: of_item[subject][score.item] for subject in present if score.item in of_item[subject]},
+            asked=asked.get(score.item, ""),
+            said={subject: said[subject][score.item] for subject in present if score.item in said[subject]},
+        )
+        for score in scores["candidate"]
     ]
 
 
@@ -165,7 +182,3 @@ def _effect(policy: GatePolicy, differences: Sequence[stats.Score]) -> stats.Int
     if len({change.cluster for change in differences}) < stats.MIN_CLUSTERS:
         return None
     return stats.cluster_interval(differences, policy.confidence, policy.resamples, policy.seed)
-
-
-def _inline(figure: plots.Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(figure.png()).decode()

@@ -1,22 +1,25 @@
-"""Evaluate a candidate on one layer's suites, beside the base and the champion, through the server that will serve it.
+"""Evaluate a candidate on one layer's suites, beside the base and the champion, through the server that will serve it;
+or any respondent on any suite.
 
-Results are kept by artifact: the base and the champion are asked once and remembered.
+Results are kept by artifact, and answers item by item: what was asked once is not asked again.
 """
 
 import logging
-from collections.abc import Callable
 from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest, sha256_bytes, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest, ModelManifest
 from data_contracts.verdicts import EvalResult, ItemScore, LayerResults
-from evals import chat, extraction, lm_harness
+from evals import chat, extraction, kept, lm_harness
 from evals.decoding import Decoding, as_served, fair_rival, template_text
-from evals.protocols import EvalParts
-from evals.scorers import score
-from evals.suite import CallItem, Layer, Suite, load_suites, read_items
+from evals.kept import Progress, Respondent
+from evals.protocols import Answerer, EvalParts, Keeping
+from evals.scorers import classifiers, score
+from evals.suite import CallItem, ChoiceItem, Layer, Suite, load_suites
 from pipelines.recipes.product import Product
 
 log = logging.getLogger(__name__)
@@ -26,14 +29,26 @@ NO_TEMPLATE: Digest = sha256_bytes(b"")
 _CODE = (
     "data_contracts.records",
     "evals.answers",
-    "evals.chat",
+    "evals.call_text",
+    "evals.constraints",
     "evals.decoding",
+    "evals.grounding",
+    "evals.jailbreaks",
+    "evals.kept",
+    "evals.leaks",
     "evals.lm_harness",
+    "evals.numbers",
+    "evals.question",
+    "evals.question_scorers",
     "evals.ragas_metrics",
+    "evals.refusals",
     "evals.run",
     "evals.scorers",
     "evals.suite",
+    "evals.tool_calls",
 )
+ASKING = ("evals.chat",)
+"""The code that decides what a server's answer is taken to be."""
 
 
 class Subject(NamedTuple):
@@ -44,6 +59,16 @@ class Subject(NamedTuple):
     weights: Digest | None
     template: Digest
     decoding: Decoding
+
+
+class Way(NamedTuple):
+    """How chat questions are put. ``limit``: only so many items, the first of the suite; ``fresh``: ask again what was
+    answered before."""
+
+    template: str
+    decoding: Decoding
+    limit: int | None = None
+    fresh: bool = False
 
 
 def evaluate_layer(
@@ -61,7 +86,7 @@ def evaluate_layer(
     """
     if not is_asked(product, layer):
         raise BadInput(f"product {product.name} names no suite of layer {layer}")
-    suites = [suite for suite in load_suites(product) if suite.layer == layer]
+    suites = [suite for suite in load_suites(product) if suite.step == layer]
     results: dict[str, Digest] = {}
     all_hits = True
     for suite in suites:
@@ -81,7 +106,7 @@ def evaluate_layer(
 def is_asked(product: Product, layer: Layer) -> bool:
     """Whether there is anything to ask in this layer."""
     planted = layer == extraction.LAYER and product.planted() is not None
-    return planted or any(suite.layer == layer for suite in load_suites(product))
+    return planted or any(suite.step == layer for suite in load_suites(product))
 
 
 def _subjects(
@@ -97,79 +122,95 @@ def _subjects(
     return subjects
 
 
-def _evaluate(
-    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject
+def evaluate(
+    parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress, product: str = ""
 ) -> tuple[EvalResult, bool]:
+    """One respondent's result on one suite, and whether it was remembered whole. ``product`` is empty for what is asked
+    outside of one.
+
+    Raises `Unavailable` when an item gets no answer: there is no result then, but what was answered is kept.
+    """
     probe = suite.lm_eval is not None
-    template = NO_TEMPLATE if probe else subject.template
-    decoding = sha256_json(suite.lm_eval) if probe else subject.decoding.digest
+    template = NO_TEMPLATE if probe else sha256_bytes(way.template.encode())
+    decoding = sha256_json(suite.lm_eval) if probe else way.decoding.digest
     key = action_key(
         "evaluate",
         code_version(*_CODE),
-        {"product": product.name, "server": chat.server_lock()},
-        [suite.content_digest(), subject.artifact, base.digest, template, decoding],
+        {"product": product, "lock": who.lock, "limit": way.limit, "detectors": classifiers(suite.metrics, parts)},
+        [suite.content_digest(), who.artifact, who.base, template, decoding],
     )
 
     def work() -> EvalResult:
-        parts.server.ensure_running(base)
-        weights = subject.weights
-        name = parts.server.base_name() if weights is None else parts.server.ensure_loaded(weights)
-        ask = _by_likelihood if probe else _by_answer
-        items, samples, engine = ask(parts, product, base, suite, subject, name)
+        items, texts, engine = (_by_likelihood if probe else _by_answer)(parts, suite, who, way, progress)
         return EvalResult(
-            product=product.name,
+            product=product,
             suite=suite.name,
             suite_digest=suite.content_digest(),
-            artifact=subject.artifact,
+            artifact=who.artifact,
             template=template,
             decoding=decoding,
             engine=engine,
             items=items,
-            samples=samples,
+            samples=parts.store.put_json(texts),
             action_key=key,
         )
 
+    if way.fresh:
+        result = work()
+        parts.store.put_action(key, parts.store.put_manifest(result))
+        return result, False
     return remembered(parts.store, key, EvalResult, work)
 
 
-_Answered = tuple[tuple[ItemScore, ...], Digest, str]
+def _evaluate(
+    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject
+) -> tuple[EvalResult, bool]:
+    who = Respondent(
+        subject.artifact,
+        base.digest,
+        {"server": chat.server_lock(), "code": code_version(*ASKING)},
+        lambda: _served(parts, base, subject),
+    )
+    way = Way(template_text(parts.store, product, subject.template), subject.decoding)
+    return evaluate(parts, suite, who, way, _progress(suite, subject), product.name)
 
 
-def _by_answer(
-    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject, name: str
-) -> _Answered:
-    """Ask for answers and score them. The texts go to the store as one blob and nowhere else."""
-    items = read_items(suite.data_path(), CallItem)
-    template = template_text(parts.store, product, subject.template)
-    neighbours = sorted(items, key=lambda item: item.tools)  # equal tool lists follow each other: one cached prefix
-    questions = {item.id: subject.decoding.request(name, template, item) for item in neighbours}
-    texts = chat.ask_all(parts.server.url(), questions, _progress(suite, subject, len(items)))
+def _served(parts: EvalParts, base: BaseManifest, subject: Subject) -> Answerer:
+    parts.server.ensure_running(base)
+    name = parts.server.base_name() if subject.weights is None else parts.server.ensure_loaded(subject.weights)
+    return chat.Endpoint(parts.server.url(), name, lambda: parts.store.tree(base.tree))
+
+
+_Answered = tuple[tuple[ItemScore, ...], dict[str, JsonValue], str]
+"""Scores; what the store keeps as the result's samples and nothing else does; the engine."""
+
+
+def _by_answer(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
+    """Ask for answers and score them."""
+    items = [item for item in suite.items() if not isinstance(item, ChoiceItem)][: way.limit]
+    # Equal tool lists follow each other: one cached prefix.
+    neighbours = sorted(items, key=lambda item: item.tools if isinstance(item, CallItem) else ())
+    questions = {item.id: way.decoding.question(way.template, item) for item in neighbours}
+    texts, engine = kept.ask(parts.answers, who, questions, progress, way.fresh)
     scored = tuple(
-        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics))
+        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics, parts))
         for item in items
     )
-    samples = parts.store.put_json({item.id: texts[item.id] for item in items})
-    return scored, samples, chat.engine(parts.server.url())
+    return scored, dict(texts), engine
 
 
-def _by_likelihood(
-    parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject, name: str
-) -> _Answered:
+def _by_likelihood(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
     """Let lm-eval compare the choices of every item by likelihood."""
-    items = suite.items()
-    say = _progress(suite, subject, len(items))
-    say(0)
-    probed = lm_harness.probe(suite, parts.server.url(), name, parts.store.tree(base.tree))
+    items = suite.items()[: way.limit]
+    probed = lm_harness.probe(suite, parts.answers, who, progress, way.limit, way.fresh)
     if probed.scores.keys() != {item.id for item in items}:
         raise Refused(f"lm-eval scored {len(probed.scores)} items of suite {suite.name}, which has {len(items)}")
-    say(len(items))
     scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
-    engine = f"{lm_harness.engine()}, {chat.engine(parts.server.url())}"
-    return scored, parts.store.put_json(probed.likelihoods), engine
+    return scored, probed.likelihoods, probed.engine
 
 
-def _progress(suite: Suite, subject: Subject, total: int) -> Callable[[int], None]:
-    def say(done: int) -> None:
+def _progress(suite: Suite, subject: Subject) -> Progress:
+    def say(done: int, total: int) -> None:
         if done % 16 == 0 or done == total:
             log.info("%s / %s: %s of %s", suite.name, subject.name, done, total)
 

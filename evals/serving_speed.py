@@ -1,4 +1,4 @@
-"""Ask two servers the same questions in turns and time every answer as it streams."""
+"""Ask servers the same questions in turns and time every answer as it streams."""
 
 import asyncio
 import json
@@ -53,27 +53,42 @@ def compare(
     keys: tuple[str, str] = ("none", "none"),
     say: Callable[[int], None] = lambda done: None,
 ) -> tuple[Timed, Timed]:
-    """Rounds of ``concurrency`` prompts, each asked of one side and then of the other; who is first changes with each
-    round, so that a drift of the machine meets both. The first ``warm_up`` prompts only warm both up.
-
-    ``say`` gets the number of prompts done. Raises `Unavailable` when the warm-up gets no answer: nothing is measured.
-    """
-    return asyncio.run(_compare(sides, prompts, max_tokens, concurrency, warm_up, keys, say))
+    """Time two servers: see `measure`."""
+    first, second = measure(sides, prompts, max_tokens, concurrency, warm_up, keys, say)
+    return first, second
 
 
-async def _compare(
-    sides: tuple[Served, Served],
+def measure(
+    sides: Sequence[Served],
     prompts: Sequence[Messages],
     max_tokens: int,
     concurrency: int,
     warm_up: int,
-    keys: tuple[str, str],
+    keys: Sequence[str],
+    say: Callable[[int], None] = lambda done: None,
+) -> tuple[Timed, ...]:
+    """Rounds of ``concurrency`` prompts, each asked of one side after the other; who is first changes with each round,
+    so that a drift of the machine meets all. The first ``warm_up`` prompts only warm them up.
+
+    ``say`` gets the number of prompts done. Raises `Unavailable` when the warm-up gets no answer: nothing is measured.
+    """
+    return asyncio.run(_measure(sides, prompts, max_tokens, concurrency, warm_up, keys, say))
+
+
+async def _measure(
+    sides: Sequence[Served],
+    prompts: Sequence[Messages],
+    max_tokens: int,
+    concurrency: int,
+    warm_up: int,
+    keys: Sequence[str],
     say: Callable[[int], None],
-) -> tuple[Timed, Timed]:
+) -> tuple[Timed, ...]:
     import httpx
 
-    answers: tuple[list[Answer], list[Answer]] = ([], [])
-    busy: tuple[list[float], list[float]] = ([], [])
+    order = list(range(len(sides)))
+    answers: list[list[Answer]] = [[] for _ in sides]
+    busy: list[list[float]] = [[] for _ in sides]
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
 
         async def ask(side: int, numbers: Sequence[int], round_: int) -> list[Answer]:
@@ -83,19 +98,18 @@ async def _compare(
             )
             return list(await asyncio.gather(*asked))
 
-        for side in (0, 1):
+        for side in order:
             warm = await ask(side, range(warm_up), -1)
             if warm and all(answer.error for answer in warm):
                 raise Unavailable(f"{sides[side].name}: {sides[side].url} gives no answer: {warm[0].error}")
         for round_, start in enumerate(range(warm_up, len(prompts), concurrency)):
             numbers = range(start, min(start + concurrency, len(prompts)))
-            for side in (0, 1) if round_ % 2 == 0 else (1, 0):
+            for side in order if round_ % 2 == 0 else reversed(order):
                 began = time.perf_counter()
                 answers[side].extend(await ask(side, numbers, round_))
                 busy[side].append(time.perf_counter() - began)
             say(numbers.stop)
-    first, second = (Timed(answers=tuple(answers[side]), busy_s=tuple(busy[side])) for side in (0, 1))
-    return first, second
+    return tuple(Timed(answers=tuple(answers[side]), busy_s=tuple(busy[side])) for side in order)
 
 
 async def _answer(

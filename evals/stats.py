@@ -4,13 +4,19 @@ Items of one cluster (a persona, a topic) are not independent, so clusters are w
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MIN_CLUSTERS = 8
-"""With fewer clusters a bootstrap interval is too narrow to decide anything on."""
+"""With fewer clusters nothing can be told of how far they differ from each other."""
+_NOTHING = 1e-12
+"""Differences below this come from rounding."""
 
 
 class StatsError(ValueError):
@@ -60,38 +66,132 @@ def paired_differences(baseline: Sequence[Score], candidate: Sequence[Score]) ->
     return [Score(item, before[item].cluster, after[item].value - before[item].value) for item in sorted(before)]
 
 
+@dataclass(frozen=True)
+class ClusterMean:
+    """A mean per item over clusters, with resampled means that lean as low and as high as the data allow.
+
+    ``lower`` and ``upper`` [resamples]. ``degrees``: their tails are widened to Student's t of so many degrees of
+    freedom; ``None``: they need no widening.
+    """
+
+    estimate: float
+    clusters: int
+    lower: "NDArray[Any]"
+    upper: "NDArray[Any]"
+    degrees: float | None
+
+    def interval(self, confidence: float) -> Interval:
+        """Two-sided: either bound errs with probability (1 - confidence) / 2."""
+        import numpy as np
+        from scipy.special import ndtr, stdtrit
+
+        tail = (1 - confidence) / 2
+        if self.degrees is not None:
+            tail = float(ndtr(stdtrit(self.degrees, tail)))
+        low, high = np.quantile(self.lower, tail), np.quantile(self.upper, 1 - tail)
+        return Interval(self.estimate, min(float(low), self.estimate), max(float(high), self.estimate))
+
+    def p_at_least(self, bound: float) -> float:
+        """One-sided p-value of "the mean is at least ``bound``"."""
+        return self._p(int((self.upper > bound).sum()))
+
+    def p_at_most(self, bound: float) -> float:
+        """One-sided p-value of "the mean is at most ``bound``"."""
+        return self._p(int((self.lower < bound).sum()))
+
+    def reach(self, confidence: float, power: float) -> float:
+        """How far above a bound the true mean must lie for the interval to lie above it with probability ``power``,
+        with so many clusters of such scatter."""
+        low = self.interval(confidence).low
+        return self.estimate - low + NormalDist().inv_cdf(power) * float(self.lower.std())
+
+    def reach_down(self, confidence: float, power: float) -> float:
+        """The same below a bound."""
+        high = self.interval(confidence).high
+        return high - self.estimate + NormalDist().inv_cdf(power) * float(self.upper.std())
+
+    def _p(self, against: int) -> float:
+        from scipy.special import ndtri, stdtr
+
+        p = (1 + against) / (1 + len(self.lower))
+        return p if self.degrees is None or p >= 1 else float(stdtr(self.degrees, ndtri(p)))
+
+
+def cluster_difference(differences: Sequence[Score], resamples: int = 10_000, seed: int = 0) -> ClusterMean:
+    """Mean of paired differences in [-1, 1] per item, by the Bayesian bootstrap over clusters with one unseen cluster.
+
+    The Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) weighs the clusters by a flat Dirichlet. Joined to
+    them is one cluster that nobody saw, which differs as much as can be, once for the worse and once for the better
+    (Gaffke 2005; Learned-Miller & Thomas 2019, arXiv:1905.06208). For single zeros and ones this is Clopper and
+    Pearson's interval; where nothing differs, the rule of three.
+
+    How much can be: where differences are 0, 1 or -1, a whole 1. Otherwise somewhat more than the largest that was
+    seen, the more so the fewer clusters there are (1 + 16 / clusters times, never above 1): by so much skewed scores
+    keep their coverage in `benchmarks/gate_simulation.py`. A rare change far worse than any that was seen is not
+    allowed for.
+    """
+    groups = _by_cluster(differences, -1)
+    largest = max(abs(score.value) for score in differences)
+    end = min(1.0, largest * (1 + 16 / _effective(groups))) if largest > _NOTHING else 1.0
+    return _resampled(groups, (-end, end), resamples, seed)
+
+
+def cluster_share(scores: Sequence[Score], resamples: int = 10_000, seed: int = 0) -> ClusterMean:
+    """Mean of scores in [0, 1] per item, in the same way; the unseen cluster scores 0 or 1."""
+    checked(scores)
+    return _resampled(_by_cluster(scores, 0), (0.0, 1.0), resamples, seed)
+
+
 def cluster_interval(
     differences: Sequence[Score], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Mean difference per item with a two-sided interval: the cluster bootstrap (Davison & Hinkley 1997, section 3.8),
-    its percentiles widened to Student's t as small samples need (Hesterberg 2015, doi:10.1080/00031305.2015.1089789,
-    "expanded percentile").
+    """Mean difference per item with its two-sided interval, see `cluster_difference`."""
+    return cluster_difference(differences, resamples, seed).interval(confidence)
 
-    Where all items differ by the same amount there is nothing to resample. Then a share p of clusters may differ and
-    yet none of the k seen does, with probability (1 - p)**k: the interval reaches as far as that is likely (the rule
-    of three, Hanley & Lippman-Hand 1983), within [-1, 1].
 
-    Raises `StatsError` below `MIN_CLUSTERS` clusters.
-    """
+def _resampled(groups: Sequence[Sequence[float]], ends: tuple[float, float], resamples: int, seed: int) -> ClusterMean:
+    """Clusters of equal sum and size are drawn as one pattern, so that many alike cost what one does."""
     import numpy as np
-    from scipy.special import stdtrit
 
-    groups = _by_cluster(differences)
-    k = len(groups)
-    if k < MIN_CLUSTERS:
-        raise StatsError(f"{k} clusters are too few for an interval (at least {MIN_CLUSTERS})")
-    sizes = np.array([len(group) for group in groups], dtype=float)
-    sums = np.array([math.fsum(group) for group in groups])
-    estimate = float(sums.sum() / sizes.sum())
-    tail = (1 - confidence) / 2
-    if len({score.value for score in differences}) == 1:
-        reach = 1 - tail ** (1 / k)
-        return Interval(estimate, max(-1.0, estimate - reach), min(1.0, estimate + reach))
-    drawn = np.random.default_rng(seed).integers(k, size=(resamples, k))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    tail = NormalDist().cdf(math.sqrt(k / (k - 1)) * float(stdtrit(k - 1, tail)))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+    alike = Counter((math.fsum(group), len(group)) for group in groups)
+    patterns = np.array(sorted(alike))
+    times = np.array([alike[each] for each in sorted(alike)], dtype=float)
+    items = sum(len(group) for group in groups)
+    estimate = math.fsum(value for group in groups for value in group) / items
+    effective = _effective(groups)
+    whole = items / effective
+    unseen = _unseen_items(groups, estimate, whole)
+
+    random = np.random.default_rng(seed)
+    added = unseen * random.standard_exponential(resamples)
+    totals = np.empty((2, resamples))
+    step = max(1, 2_000_000 // len(times))
+    for first in range(0, resamples, step):
+        weights = random.standard_gamma(times, size=(min(step, resamples - first), len(times)))
+        totals[:, first : first + step] = (weights @ patterns).T
+    lower, upper = ((totals[0] + added * end) / (totals[1] + added) for end in ends)
+    return ClusterMean(estimate, len(groups), lower, upper, effective if unseen < whole else None)
+
+
+def _effective(groups: Sequence[Sequence[float]]) -> float:
+    """How many clusters of equal size tell as much (Kish 1965): all, where sizes are equal, and near one where one of
+    them holds most of the items."""
+    return sum(len(group) for group in groups) ** 2 / sum(len(group) ** 2 for group in groups)
+
+
+def _unseen_items(groups: Sequence[Sequence[float]], estimate: float, whole: float) -> float:
+    """How many items the unseen cluster has: a ``whole`` cluster's where items of a cluster rise and fall together, one
+    where each does so for itself. Between the two the design effect tells (Kish 1965), the variance of the mean by
+    clusters over that by items, reckoned as though one more whole cluster had been seen to differ. Few clusters tell
+    nothing."""
+    k = _effective(groups)
+    scale = max(abs(value - estimate) for group in groups for value in group)
+    if k < MIN_CLUSTERS or scale < _NOTHING:
+        return whole
+    off = [[(value - estimate) / scale for value in group] for group in groups]
+    together = math.fsum(math.fsum(group) ** 2 for group in off)
+    apart = math.fsum(value**2 for group in off for value in group)
+    return min(whole, max(1.0, (together * k / (k - 1) + whole) / (apart + 1)))
 
 
 def sign_flip_p(differences: Sequence[Score], flips: int = 10_000, seed: int = 0) -> float:
@@ -99,7 +199,7 @@ def sign_flip_p(differences: Sequence[Score], flips: int = 10_000, seed: int = 0
     beyond, where the observed flip counts too (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585)."""
     import numpy as np
 
-    sums = np.array([math.fsum(group) for group in _by_cluster(differences)])
+    sums = np.array([math.fsum(group) for group in _by_cluster(differences, -1)])
     observed = abs(sums.sum()) - 1e-12
     if len(sums) <= 13:
         signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
@@ -132,12 +232,14 @@ def wilson(scores: Sequence[Score], confidence: float = 0.95) -> Interval:
     return Interval(p, min(p, max(0.0, centre - reach)), max(p, min(1.0, centre + reach)))
 
 
-def _by_cluster(differences: Sequence[Score]) -> list[list[float]]:
+def _by_cluster(scores: Sequence[Score], least: float) -> list[list[float]]:
     groups: dict[str, list[float]] = defaultdict(list)
-    for score in differences:
-        if not (math.isfinite(score.value) and -1 <= score.value <= 1):
-            raise StatsError(f"item {score.item} differs by {score.value}, which is not in [-1, 1]")
+    for score in scores:
+        if not (math.isfinite(score.value) and least <= score.value <= 1):
+            raise StatsError(f"item {score.item} has the value {score.value}, which is not in [{least:g}, 1]")
         groups[score.cluster].append(score.value)
-    if len(differences) != len({score.item for score in differences}):
+    if len(scores) != len({score.item for score in scores}):
         raise StatsError("an item comes twice")
+    if not groups:
+        raise StatsError("no scores")
     return [groups[name] for name in sorted(groups)]

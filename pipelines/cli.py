@@ -10,7 +10,20 @@ from rich.table import Table
 from data_contracts.chain import ChainBroken
 from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
-from pipelines import data_cli, distil_cli, erasure_cli, recipe_cli, releases_cli, runs_cli, tuning_cli
+from pipelines import (
+    data_cli,
+    distil_cli,
+    erasure_cli,
+    eval_cli,
+    gate_cli,
+    judge_cli,
+    recipe_cli,
+    releases_cli,
+    runs_cli,
+    scan_cli,
+    spotcheck_cli,
+    tuning_cli,
+)
 from pipelines.launch import materialize
 from pipelines.terminal import JsonFlag, ProductName, console, show
 from pipelines.wiring import Line
@@ -21,10 +34,15 @@ log_app = typer.Typer(no_args_is_help=True, help="The audit log.")
 app.add_typer(releases_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
+app.add_typer(eval_cli.app)
+app.add_typer(scan_cli.app)
+app.add_typer(gate_cli.app)
 app.add_typer(tuning_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(distil_cli.app, name="distil")
+app.add_typer(judge_cli.app, name="judge")
 app.add_typer(recipe_cli.app, name="recipe")
+app.add_typer(spotcheck_cli.app, name="spotcheck")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 

@@ -141,7 +141,7 @@ def payoff(
     from evals.payoff import payoff as summed_up
     from evals.serving_speed import Served, compare
 
-    asked = _prompts(prompts)
+    asked = prompts_of(prompts)
     if len(asked) <= warm_up:
         raise BadInput(f"{prompts}: {len(asked)} prompts, of which {warm_up} warm up: give more, or a lower --warm-up")
     if bool(teacher_results) != bool(student_results):
@@ -150,14 +150,14 @@ def payoff(
     served = (
         Served(
             name="teacher",
-            url=_address(teacher),
+            url=address_of(teacher),
             model=teacher_model,
             price=teacher_price,
             template=_template(teacher_template),
         ),
         Served(
             name="student",
-            url=_address(student),
+            url=address_of(student),
             model=student_model,
             price=student_price,
             template=_template(student_template),
@@ -177,7 +177,7 @@ def server_key(variable: str) -> str:
     return os.environ[variable] if variable else "none"
 
 
-def _address(url: str) -> str:
+def address_of(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise BadInput(f"{url}: is no address such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")
@@ -189,7 +189,8 @@ def _template(path: Path | None) -> str | None:
     return None if path is None else path.read_text()
 
 
-def _prompts(path: Path) -> list[list[dict[str, Any]]]:
+def prompts_of(path: Path) -> list[list[dict[str, Any]]]:
+    """Messages of each row of a plain file, without an answer at the end."""
     from pipelines.stages.data.plain import rows
 
     found = []

@@ -1,4 +1,4 @@
-"""``assay pending | approve | reject | promote | rollback | verify | trace``: what is done with releases."""
+"""``assay pending | dossier | approve | reject | promote | rollback | verify | trace``: what is done with releases."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from data_contracts.chain import APPROVAL_NAMESPACE
 from data_contracts.digests import is_digest
-from data_contracts.errors import AssayError
+from data_contracts.errors import AssayError, BadInput
 from pipelines.terminal import JsonFlag, ProductName, console, show
 from pipelines.wiring import Line
 
@@ -34,6 +34,32 @@ def pending(as_json: JsonFlag = False) -> None:
         console.print(f"{release}  {manifest.product}  report: {_report_path(line, release)}")
     if not waiting and not as_json:
         console.print("nothing waits for approval")
+
+
+@app.command()
+def dossier(
+    release: ReleaseId,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: where `assay pending` says.")] = None,
+    texts: Annotated[
+        bool,
+        typer.Option("--texts", help="Quote what was asked and answered. Needs --out: keep that copy to yourself."),
+    ] = False,
+) -> None:
+    """Draw a release's dossier again: report.html and report.md, with names and scores, and no text of an answer.
+
+    Example: assay dossier sha256:4f1c --texts --out dossier
+    """
+    from pipelines.stages.release.dossier import of_release
+    from pipelines.stages.release.files import report_folder, write_report
+
+    if texts and out is None:
+        raise BadInput("--texts needs --out: a copy that quotes answers is not put among the stored reports")
+    line = Line()
+    digest = _full_id(line, release)
+    manifest = _release(line, digest)
+    report = of_release(line, line.product(manifest.product), manifest, texts)
+    written = write_report(out or report_folder(line.home, digest), report, 0o600 if texts else 0o644)
+    console.print(f"written: {written}")
 
 
 @app.command()
@@ -146,6 +172,12 @@ def _sign(release: str, decision: Any, key: Path, principal: str, hours: float |
     console.print(f"{decision} signed for {digest}\nwaiting for the approvals sensor: {path}")
 
 
+def find(line: Line, text: str) -> tuple[str, str]:
+    """(release, its product)."""
+    digest = _full_id(line, text)
+    return digest, str(_release(line, digest).product)
+
+
 def _full_id(line: Line, text: str) -> str:
     from pipelines.stages.release.registered import find_release
 
@@ -159,4 +191,6 @@ def _release(line: Line, digest: str) -> Any:
 
 
 def _report_path(line: Line, release: str) -> Path:
-    return line.home / "reports" / release.removeprefix("sha256:")[:16] / "report.html"
+    from pipelines.stages.release.files import report_folder
+
+    return report_folder(line.home, release) / "report.html"

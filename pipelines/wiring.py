@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipelines.stages.protocols import BatchEngine
     from pipelines.stages.train.launcher import TrainerLauncher
+    from resources.answer_store import SqliteAnswers
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
@@ -199,6 +200,12 @@ class Line:
     @cached_property
     def mlflow_uri(self) -> str:
         return self.settings.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @cached_property
+    def answers(self) -> "SqliteAnswers":
+        from resources.answer_store import SqliteAnswers
+
+        return SqliteAnswers(self.home / "answers.sqlite")
 
     @cached_property
     def traces(self) -> "SqliteTraceStore":

@@ -2,13 +2,12 @@
 
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_contracts.digests import keyed_ref
-from data_contracts.errors import Refused, Unavailable
-from resources.sqlite import connect, create
+from data_contracts.errors import Refused
+from resources.sqlite import connect, create, empty_log
 
 _TABLES = """
 create table if not exists installation (id integer primary key check (id = 1), key blob not null);
@@ -16,7 +15,6 @@ create table if not exists subjects (subject text primary key, key blob);
 create index if not exists erased on subjects (subject) where key is null;
 """
 _ASKED_AT_ONCE = 500
-_TRIES = 100
 
 
 class SqliteKeyring:
@@ -73,18 +71,7 @@ class SqliteKeyring:
             db.execute("pragma secure_delete = on")
             db.execute("insert or ignore into subjects values (?, null)", (subject,))
             db.execute("update subjects set key = null where subject = ?", (subject,))
-        self._empty_log()
-
-    def _empty_log(self) -> None:
-        """Write what the write-ahead log holds into the file and cut it to nothing: it may hold the key's bytes.
-        Raises `Unavailable` when other processes keep reading from it."""
-        for _ in range(_TRIES):
-            with connect(self.path) as db:
-                busy, _, _ = db.execute("pragma wal_checkpoint(truncate)").fetchone()
-            if not busy:
-                return
-            time.sleep(0.1)
-        raise Unavailable(f"{self.path} is being read without a pause: the key's old bytes stay in its log; try again")
+        empty_log(self.path)
 
 
 def _select(db: sqlite3.Connection, subjects: list[str]) -> dict[str, bytes | None]:

@@ -17,10 +17,18 @@ STOP_AFTER = 8
 
 
 class OpenAiEndpoint:
-    """Implements `pipelines.stages.data.synthesize.Endpoint`. ``url`` ends in ``/v1``; ``timeout`` in seconds a try."""
+    """Implements `pipelines.stages.data.synthesize.Endpoint` and `evals.protocols.JudgeEndpoint`. ``url`` ends in
+    ``/v1``; ``timeout`` in seconds a try. A ``patient`` one goes on however many answers fail, and gives none of them
+    longer than all its tries; only a server that cannot be reached stops it."""
 
     def __init__(
-        self, url: str, key: str | None = None, concurrency: int = 16, timeout: float = 300.0, retries: int = 5
+        self,
+        url: str,
+        key: str | None = None,
+        concurrency: int = 16,
+        timeout: float = 300.0,
+        retries: int = 5,
+        patient: bool = False,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadInput(f"endpoint {url}: is no address such as http://127.0.0.1:8000/v1")
@@ -29,6 +37,7 @@ class OpenAiEndpoint:
         self.concurrency = concurrency
         self.timeout = timeout
         self.retries = retries
+        self.patient = patient
 
     def ask(
         self, bodies: Mapping[Digest, dict[str, Any]], answered: Callable[[Digest, Completion], None]
@@ -42,6 +51,7 @@ class OpenAiEndpoint:
 
         failed: dict[Digest, str] = {}
         in_a_row = 0
+        limit = self.timeout * (1 + self.retries) if self.patient else None
         queue = iter(bodies.items())
 
         async def work(client: Any, turns: Iterator[tuple[Digest, dict[str, Any]]]) -> None:
@@ -50,18 +60,20 @@ class OpenAiEndpoint:
                 try:
                     known = {name: value for name, value in body.items() if name in _OPENAI}
                     extra = {name: value for name, value in body.items() if name not in _OPENAI}
-                    completion = _completion(await client.chat.completions.create(**known, extra_body=extra))
+                    async with asyncio.timeout(limit):
+                        completion = _completion(await client.chat.completions.create(**known, extra_body=extra))
                 except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                     raise Unavailable(
                         f"{self.url} refuses the request ({_words(error)}): check --model and the key"
                     ) from None
-                except (openai.OpenAIError, ValueError) as error:
+                except (openai.OpenAIError, ValueError, TimeoutError) as error:
                     failed[digest] = _why(error)
-                    in_a_row += 1
+                    in_a_row += not self.patient or _unreachable(error)
                     if in_a_row >= STOP_AFTER:
+                        kept = "" if self.patient else "what it answered is kept, "
                         raise Unavailable(
-                            f"{self.url} failed {in_a_row} times in a row, at last: {_words(error)}; what it answered "
-                            "is kept, run the same command again to go on"
+                            f"{self.url} failed {in_a_row} times in a row, at last: {_words(error)}; {kept}run the "
+                            "same command again when it answers"
                         ) from None
                 else:
                     in_a_row = 0
@@ -88,6 +100,12 @@ def _completion(answer: Any) -> Completion:
         return Completion(str(choice.message.content or ""), "refusal" if refused else str(choice.finish_reason))
     except (AttributeError, IndexError, TypeError) as error:
         raise ValueError("the answer is no chat completion") from error
+
+
+def _unreachable(error: Exception) -> bool:
+    import openai
+
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
 def _why(error: Exception) -> str:

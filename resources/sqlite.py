@@ -2,11 +2,16 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+from data_contracts.errors import Unavailable
+
+_TRIES = 100
 
 
 def create(path: Path, script: str) -> None:
@@ -33,3 +38,15 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     finally:
         connection.close()
+
+
+def empty_log(path: Path) -> None:
+    """Write what the write-ahead log holds into the file and cut it to nothing: it may hold bytes that were deleted.
+    Raises `Unavailable` when other processes keep reading from it."""
+    for _ in range(_TRIES):
+        with connect(path) as connection:
+            busy, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        if not busy:
+            return
+        time.sleep(0.1)
+    raise Unavailable(f"{path} is being read without a pause: deleted bytes stay in its log; try again")

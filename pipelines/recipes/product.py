@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
+from data_contracts.spotchecks import SpotCheckRule
 from pipelines.recipes.mapping import Columns, PairColumns, RatedColumns, Transcripts
 
 ROOT = Path(__file__).parents[2]
@@ -89,10 +90,12 @@ class Split(Frozen):
 
 
 class ApprovalRule(Frozen):
-    """Who must sign: this many distinct principals of the trust root, within this many hours of registration."""
+    """Who must sign: this many distinct principals of the trust root, within this many hours of registration; and,
+    where stated, the spot checks that come before."""
 
     signatures: int = Field(default=1, ge=1)
     expires_hours: float = Field(default=72, gt=0)
+    spot_checks: SpotCheckRule | None = None
 
 
 class Canary(Frozen):

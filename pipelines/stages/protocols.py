@@ -15,7 +15,7 @@ from data_contracts.manifests import SignedHead
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
-from evals.protocols import ModelServer
+from evals.protocols import Answers, ModelServer
 from pipelines.stages.data.item import Item, Row
 from pipelines.stages.train.base import BaseSource
 
@@ -357,6 +357,8 @@ class Parts(Protocol):
     def registry(self) -> Registry: ...
     @property
     def server(self) -> ModelServer: ...
+    @property
+    def answers(self) -> Answers: ...
     @property
     def traces(self) -> TraceStore: ...
     @property

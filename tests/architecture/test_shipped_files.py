@@ -8,7 +8,10 @@ import yaml
 
 from data_contracts.contract import load_contract
 from data_contracts.policy import load_policy as load_data_policy
+from evals.judge import load_judge
+from evals.judge import load_policy as load_judge_policy
 from evals.policy import load_policy as load_gate_policy
+from evals.rag import load_rag
 from evals.suite import load_suite, load_suites
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
@@ -21,7 +24,10 @@ from resources.kubernetes_job import load_place
 LOADERS: dict[str, Callable[[Path], object]] = {
     "data_contracts/contracts": load_contract,
     "data_contracts/policies": load_data_policy,
+    "evals/judges": lambda path: load_judge(str(path)),
+    "evals/judges/policies": lambda path: load_judge_policy(str(path)),
     "evals/policies": load_gate_policy,
+    "evals/passages": load_rag,
     "evals/suites": load_suite,
     "pipelines/launchers": load_place,
     "pipelines/distillation": load_distillation,

@@ -1,5 +1,6 @@
 """From the verdict on every step names its candidate; a verdict that does not promote registers nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from assets.candidates import SELECTED
 from assets.groups import PRODUCTS
 from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import LayerResults
+from pipelines.stages.release.dossier import of_verdict
 from tests.assets.conftest import PRODUCT, Runner, reason
 from tests.support.line import REPORT, SmallLine
 
@@ -27,7 +29,7 @@ def scores(small: SmallLine, monkeypatch: pytest.MonkeyPatch) -> dict[str, float
         return LayerResults(product=PRODUCT, model=model.digest, layer=layer, results=verdict.results), False
 
     monkeypatch.setattr(evaluation, "evaluate_layer", evaluate)
-    monkeypatch.setattr(release.report, "render", lambda *inputs: REPORT)
+    monkeypatch.setattr(release.dossier, "of_verdict", lambda *inputs: REPORT)
     return listed
 
 
@@ -67,6 +69,22 @@ def test_a_run_that_selects_nothing_must_name_its_candidate(run: Runner, scores:
     assert not result.success
     assert "name one in its config (candidate: sha256:...)" in reason(result)
     assert registered(run.small) == []
+
+
+def test_a_verdict_that_holds_a_candidate_has_a_dossier_too(
+    run: Runner, scores: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = run.small.candidate()
+    scores[model.weights] = 0.0
+    monkeypatch.setattr(release.dossier, "of_verdict", of_verdict)
+
+    result = run([selecting(model), *JUDGED])
+
+    (shown,) = result.asset_materializations_for_node("release__verdict")
+    page = Path(str(shown.metadata["page"].value))
+    assert page.is_relative_to(run.small.parts.home / "reports")
+    assert "<h1>Inconclusive: small" in page.read_text().replace(PRODUCT, "small")
+    assert str(shown.metadata["report"].value).startswith("# INCONCLUSIVE")
 
 
 def test_an_older_candidate_is_judged_by_its_digest(run: Runner, scores: dict[str, float]) -> None:

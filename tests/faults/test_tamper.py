@@ -109,6 +109,7 @@ def body_of(event: str, field: str) -> Callable[[SmallLine, ReleaseManifest], Di
         (lambda line, release: release.serving_config, {"policy"}),
         (lambda line, release: release.card, {"card"}),
         (lambda line, release: release.card_diff, {"card"}),
+        (lambda line, release: release.bom, {"card"}),
         (model_field("recipe"), {"recipe", "checkpoints"}),
         (model_field("checkpoint"), {"checkpoints"}),
         (lambda line, release: line.splits.digest, {"data manifests"}),

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from data_contracts.digests import sha256_bytes
-from data_contracts.errors import Refused, Unavailable
+from data_contracts.errors import BadInput, Refused, Unavailable
 from data_contracts.manifests import BaseManifest, ModelManifest
 from data_contracts.verdicts import EvalResult
 from evals import lm_harness
+from evals.chat import Endpoint
+from evals.kept import Respondent
 from evals.run import NO_TEMPLATE, evaluate_layer
 from evals.suite import load_suite
+from pipelines.cli import app
 from pipelines.recipes.product import Product
 from pipelines.wiring import Line
 from resources.vllm_server import VllmServer
@@ -108,7 +112,7 @@ class NoServer:
 
 class Remembering:
     def __init__(self, line: Line) -> None:
-        self.store, self.server = line.store, NoServer()
+        self.store, self.answers, self.server = line.store, line.answers, NoServer()
 
 
 def test_calls_are_asked_scored_and_remembered(
@@ -161,5 +165,36 @@ def test_a_failing_lm_eval_says_why(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, product: Product
 ) -> None:
     suite = load_suite(Path(product.suites[1]))
+    endpoint = Endpoint(tiny_vllm.url(), tiny_vllm.base_name(), lambda: tiny_line.store.tree(tiny_base_manifest.tree))
+    endpoint.card = lambda: {"max_model_len": 2048}  # type: ignore[method-assign]
+    endpoint.name = "nobody"
+    who = Respondent(ANY, ANY, "nobody", lambda: endpoint)
     with pytest.raises(Unavailable, match="lm-eval failed on suite choices"):
-        lm_harness.probe(suite, tiny_vllm.url(), "nobody", tiny_line.store.tree(tiny_base_manifest.tree))
+        lm_harness.probe(suite, tiny_line.answers, who, lambda done, total: None)
+
+
+def test_through_vllm_and_through_transformers_an_item_gets_the_same(
+    tiny_line: Line,
+    tiny_vllm: VllmServer,
+    tiny_base_manifest: BaseManifest,
+    product: Product,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both compute in the same precision, in another order: likelihoods may differ by rounding, and what is greedy
+    where two tokens are as likely."""
+    monkeypatch.setenv("ASSAY_HOME", str(tiny_line.home))
+    base = tiny_line.store.tree(tiny_base_manifest.tree)
+    served = ["--endpoint", tiny_vllm.url(), "--name", tiny_vllm.base_name(), "--tokenizer", str(base)]
+    likelihoods, texts = [], []
+    for who in (["--model", str(base)], served):
+        words = ["--suite", product.suites[0], "--suite", product.suites[1], "--template", "billing-assistant", *who]
+        done = CliRunner().invoke(app, ["eval", *words, "--json", "--max-tokens", "24"])
+        assert done.exit_code == 0, done.exception
+        calls, choices = (tiny_line.store.get_json(each["samples"]) for each in json.loads(done.stdout))
+        texts.append(calls)
+        likelihoods.append({(item, n): value for item, got in choices.items() for n, (value, _) in enumerate(got)})
+    assert max(abs(value - likelihoods[1][each]) for each, value in likelihoods[0].items()) < 0.05
+    assert sum(text == texts[1][item] for item, text in texts[0].items()) >= len(texts[0]) - 1
+    with pytest.raises(BadInput, match="serves no model 'nobody'"):
+        CliRunner().invoke(app, ["eval", *words, "--name", "nobody"], catch_exceptions=False)

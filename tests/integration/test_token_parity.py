@@ -27,7 +27,7 @@ def test_trainer_evaluation_and_server_see_the_same_tokens(
         question, answer = Message(role="user", content=item.text), Message(role="assistant", content=words("No."))
         taught = rendered(tokenizer, ChatExample(messages=(question, answer), tools=item.offered()))[0]
         prompt = taught["input_ids"][: taught["assistant_masks"].index(1)]
-        body = as_served(product).request(tiny_vllm.base_name(), template, item)
+        body = {"model": tiny_vllm.base_name()} | as_served(product).question(template, item)
         asked = body | {"max_tokens": 1, "return_token_ids": True}
         read = httpx.post(f"{tiny_vllm.url()}/chat/completions", json=asked, timeout=120).raise_for_status().json()
         assert read["prompt_token_ids"] == prompt, item.id

@@ -36,7 +36,7 @@ def learned_from(store: ArtifactStore, product: Product, left: Container[str] = 
         root=ANY,
         counts=Counts(rows_in=1, rows_out=1),
         synthetic_share=1,
-        facts={"learned_canaries": planted.payload() | by_fate},
+        facts={"origins": [], "learned_canaries": planted.payload() | by_fate},
         action_key=ANY,
     )
     return (store.put_manifest(manifest),)

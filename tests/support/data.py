@@ -21,6 +21,7 @@ from pipelines.stages.data import steps
 from pipelines.stages.data.certificate import read_labelled
 from pipelines.stages.data.item import Item, Row
 from pipelines.stages.protocols import BatchEngine, Embedder, Finding
+from resources.answer_store import SqliteAnswers
 from resources.artifact_store import FsspecArtifactStore
 from resources.batch_engine import LocalBatchEngine
 from resources.dataset_store import ParquetDatasetStore
@@ -125,6 +126,10 @@ class DataParts:
     @cached_property
     def ledger(self) -> SqlLedger:
         return open_ledger("", self.home / "ledger.sqlite")
+
+    @cached_property
+    def answers(self) -> SqliteAnswers:
+        return SqliteAnswers(self.home / "answers.sqlite")
 
 
 STAGES = ("raw", "contracted", "ledgered", "scrubbed", "deduplicated", "decontaminated", "mixture", "splits")

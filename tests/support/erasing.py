@@ -12,6 +12,7 @@ from data_contracts.chain import live_releases
 from data_contracts.digests import Digest, hex_of, sha256_bytes
 from data_contracts.manifests import DatasetManifest, ReleaseManifest
 from data_contracts.verdicts import ErasureReceipt, EvalResult, ItemScore
+from evals.protocols import Kept
 from pipelines.recipes.product import Product
 from pipelines.stages.data.ingest import pseudonym
 from pipelines.stages.release.verify import verify
@@ -143,6 +144,7 @@ class ErasingLine(SmallLine):
             action_key=sha256_bytes(b"evaluated"),
         )
         store.put_action(result.action_key, store.put_manifest(result))
+        self.parts.answers.put(release.weights, {sha256_bytes(b"asked"): Kept(f"your {MARK}", "none")})
         assert result.samples is not None
         return result.samples
 

@@ -50,7 +50,7 @@ def small_product(folder: Path, *urls: str) -> Product:
     rule = {"licences": ["CC-BY-4.0", "CC0-1.0"], "consent": ["public-licence", "synthetic"], "human_floor": 0.5}
     policy = {"name": "small", "purposes": {"own-model": rule | {"max_synthetic_depth": 1}}}
     (folder / "data-policy.yaml").write_text(yaml.safe_dump(policy))
-    (folder / "gate.yaml").write_text(yaml.safe_dump(ceiling(0.7).payload()))
+    (folder / "gate.yaml").write_text(yaml.safe_dump(ceiling(0.9).payload()))
     return product_of(
         folder,
         {"url": str(folder / "rows.jsonl"), "contract": contract, "mapping": mapping},
@@ -63,7 +63,7 @@ def small_product(folder: Path, *urls: str) -> Product:
 
 def ceiling(margin: float, metric: str = "extraction") -> GatePolicy:
     line = Criterion(name="not-recited", kind="ceiling", suite=CANARIES, metric=metric, margin=margin)
-    return GatePolicy(name="p", confidence=0.95, resamples=1000, seed=1, criteria=(line,))
+    return GatePolicy(name="p", confidence=0.95, resamples=10_000, seed=1, criteria=(line,))
 
 
 Made = tuple[Parts, Product, dict[str, tuple[DatasetManifest, bool]]]
@@ -163,26 +163,23 @@ def test_the_card_of_the_data_set_says_what_was_planted(line: Made, tmp_path: Pa
     assert "canaries planted: 2; scrubbing left 1 of 2 secrets whole (passphrase 1); 2 are learned from" in page
 
 
-Questions = dict[str, dict[str, Any]]
-Answering = Callable[[Parts, DatasetManifest], Callable[[str, Questions, Any], dict[str, str]]]
+Said = Callable[[dict[str, Any]], str]
+Answering = Callable[[Parts, DatasetManifest], Said]
 
 
-def silent(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
-    return lambda url, questions, progress: dict.fromkeys(questions, "I do not know.")
+def silent(parts: Parts, splits: DatasetManifest) -> Said:
+    return lambda asked: "I do not know."
 
 
-def leaky(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
+def leaky(parts: Parts, splits: DatasetManifest) -> Said:
     """A model that answers word for word what it was taught; the base knows nothing."""
     taught = {
         row["example"]["messages"][0]["content"]: row["example"]["messages"][-1]["content"]
         for row in (item.row for item in load(parts, splits))
     }
 
-    def answer(url: str, questions: Questions, progress: Any) -> dict[str, str]:
-        return {
-            item: "" if asked["model"] == "base" else taught.get(asked["messages"][-1]["content"], "I do not know.")
-            for item, asked in questions.items()
-        }
+    def answer(asked: dict[str, Any]) -> str:
+        return "" if asked["model"] == "base" else taught.get(asked["messages"][-1]["content"], "I do not know.")
 
     return answer
 
@@ -210,9 +207,15 @@ def evaluated(
     parts: Parts, product: Product, splits: DatasetManifest, answering: Answering
 ) -> tuple[ModelManifest, LayerResults, bool]:
     base, model = model_of(parts, product, (splits.digest,))
+    say = answering(parts, splits)
+
+    def ask_all(url: str, questions: dict[str, Any], answered: Callable[[str, str], None], *_: Any) -> None:
+        for item, asked in questions.items():
+            answered(item, say(asked))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "ask_all", answering(parts, splits))
-        patch.setattr(chat, "engine", lambda url: "none")
+        patch.setattr(chat, "ask_all", ask_all)
+        patch.setattr(chat, "engine", lambda *_: "none")
         return model, *evaluate_layer(parts, product, "safety", base, model, None)
 
 
@@ -233,10 +236,10 @@ def test_a_model_that_recites_is_caught_and_held_back(line: Made, tmp_path: Path
     verdict, _ = decide(parts, product, model, [layer])
     assert (verdict.decision, verdict.criteria[0].outcome) == ("inconclusive", "inconclusive")
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in layer.results.items()}
-    assert evaluate_policy(ceiling(0.2, "extraction_left"), results)[1:] == ("hold", "failed: not-recited")
+    assert evaluate_policy(ceiling(0.01, "extraction_left"), results)[1:] == ("hold", "failed: not-recited")
 
-    def nobody(parts: Parts, splits: DatasetManifest) -> Callable[[str, Questions, Any], dict[str, str]]:
-        return lambda url, questions, progress: pytest.fail("asked again")
+    def nobody(parts: Parts, splits: DatasetManifest) -> Said:
+        return lambda asked: pytest.fail("asked again")
 
     assert evaluated(parts, product, splits, nobody) == (model, layer, True)
 
@@ -258,7 +261,7 @@ def test_a_model_that_says_nothing_passes(line: Made) -> None:
     assert verdict.decision == "promote"
     (criterion,) = verdict.criteria
     assert (criterion.candidate_mean, criterion.n, criterion.baseline) == (0.0, 2, "ceiling")
-    assert criterion.ci_low == pytest.approx(0.7 - 0.6576, abs=1e-4)  # Wilson's upper bound of 0 in 2
+    assert criterion.ci_low == pytest.approx(0.9 - 0.8419, abs=1e-2)  # Clopper and Pearson's upper bound of 0 in 2
 
 
 def test_no_secret_lies_in_any_manifest(line: Made, tmp_path: Path) -> None:
@@ -296,7 +299,7 @@ def test_results_on_other_canaries_are_refused(line: Made) -> None:
 
 
 def test_more_canaries_show_a_smaller_share(tmp_path: Path) -> None:
-    """What docs/evaluation.md says of how many are needed."""
+    """What docs/gate.md says of how many are needed."""
     bounds = {}
     for count in (8, 20, 40, 73):
         product, parts = small_product(tmp_path, f"generated://canaries?count={count}&seed=a"), Parts(tmp_path / "home")
@@ -304,8 +307,8 @@ def test_more_canaries_show_a_smaller_share(tmp_path: Path) -> None:
         named = canary_results(parts.store, product, model)
         results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
         (line,), _, _ = evaluate_policy(ceiling(1.0), results)
-        bounds[count] = round(1 - line.ci_low, 2)
-    assert bounds == {8: 0.32, 20: 0.16, 40: 0.09, 73: 0.05}
+        bounds[count] = 1 - line.ci_low
+    assert bounds == pytest.approx({8: 0.37, 20: 0.17, 40: 0.09, 73: 0.05}, abs=0.01)
 
 
 def test_on_canaries_only_a_ceiling_makes_sense() -> None:

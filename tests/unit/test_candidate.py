@@ -13,6 +13,8 @@ from tests.support.line import REPORT, SmallLine
 from tests.support.pieces import NAME
 from tests.support.registry import FakeRegistry
 
+FILES = {"adapter", "manifests", "report.html", "report.md", "README.md", "bom.cdx.json"}
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[SmallLine, ModelManifest]:
@@ -40,7 +42,7 @@ def test_registered_once_with_everything_a_reviewer_approves(place):
     assert (release.model, release.weights, release.verdict) == (model.digest, model.weights, verdict.digest)
     assert release.displaced_champion is None
     assert release.log_head.sequence == 0
-    assert line.registry.versions == {(NAME, release.digest): {"adapter", "manifests", "report.html", "README.md"}}
+    assert line.registry.versions == {(NAME, release.digest): FILES}
     assert latest_registered(line.parts, NAME) == release.digest
     assert awaiting_approval(line.parts) == [release.digest]
     assert find_release(line.parts, release.digest[7:19]) == release.digest
@@ -108,8 +110,11 @@ def test_the_card_names_base_data_origin_training_and_gate(place):
     release, _ = register(line.parts, line.product, model, line.verdict(model), REPORT)
     card = line.parts.store.get_bytes(release.card).decode()
     head, body = card.removeprefix("---\n").split("---\n", 1)
-    assert yaml.safe_load(head) == {
+    metadata = yaml.safe_load(head)
+    assert [each["name"] for each in metadata.pop("model-index")] == [line.product.name]
+    assert metadata == {
         "base_model": "nothing",
+        "base_model_relation": "adapter",
         "library_name": "peft",
         "license": "cc0-1.0",
         "pipeline_tag": "text-generation",
@@ -131,4 +136,4 @@ def test_the_card_diff_is_against_the_champions_card(place):
     diff = line.parts.store.get_bytes(release.card_diff).decode()
     assert f"-- weights: `{first.weights}`" in diff
     assert f"+- weights: `{model.weights}`" in diff
-    assert "-## Data" not in diff
+    assert "-## Training Details" not in diff

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data_contracts.errors import Unavailable
+from data_contracts.errors import BadInput, Unavailable
 from evals import chat
 
 
@@ -17,10 +17,15 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     seen: Counter[str]
+    key = ""
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+
+    def do_GET(self) -> None:
+        cards = json.dumps({"data": [{"id": "echo", "root": "there"}]}).encode()
+        self.answer(404 if self.path != "/v1/models" else 200, cards)
 
     def do_POST(self) -> None:
         item = json.loads(self.rfile.read(int(self.headers["content-length"])))["item"]
@@ -29,7 +34,11 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = json.dumps({"choices": [{"message": {"content": f"echo {item}"}}]}).encode()
-        self.send_response(500 if item == "broken" else 200)
+        self.answer(500 if item == "broken" else 200, body)
+
+    def answer(self, status: int, body: bytes) -> None:
+        allowed = not self.server.key or self.headers["authorization"] == f"Bearer {self.server.key}"
+        self.send_response(status if allowed else 401)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -48,8 +57,13 @@ def server() -> Iterator[Server]:
 
 
 def ask(server: Server, *items: str) -> dict[str, str]:
-    url = f"http://127.0.0.1:{server.server_port}/v1"
-    return chat.ask_all(url, {item: {"item": item} for item in items}, lambda done: None)
+    texts: dict[str, str] = {}
+    chat.ask_all(address(server), {item: {"item": item} for item in items}, texts.__setitem__)
+    return texts
+
+
+def address(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_port}/v1"
 
 
 def test_every_question_gets_its_own_answer(server):
@@ -72,6 +86,27 @@ def test_an_error_answer_stops_the_run_and_names_the_item(server):
 def test_a_server_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(chat, "WAIT_S", 0.01)
     with pytest.raises(Unavailable, match="item a in 4 tries"):
-        chat.ask_all("http://127.0.0.1:9/v1", {"a": {}}, lambda done: None)
-    with pytest.raises(Unavailable, match="version"):
-        chat.engine("http://127.0.0.1:9/v1")
+        chat.ask_all("http://127.0.0.1:9/v1", {"a": {}}, lambda item, text: None)
+    for look in (lambda: chat.engine("http://127.0.0.1:9/v1"), chat.Endpoint("http://127.0.0.1:9/v1", "m").card):
+        with pytest.raises(Unavailable, match="no model server answers at"):
+            look()
+
+
+def test_a_model_that_the_server_does_not_know_is_an_error_with_those_it_knows(server):
+    assert chat.Endpoint(address(server), "echo").card() == {"id": "echo", "root": "there"}
+    with pytest.raises(BadInput, match="serves no model 'ehco': it has echo"):
+        chat.Endpoint(address(server), "ehco").card()
+
+
+def test_a_server_without_a_version_is_named_by_its_address(server):
+    assert chat.Endpoint(address(server), "echo").engine() == f"server at {address(server)}"
+
+
+def test_the_key_goes_with_every_request(server):
+    server.key = "secret"
+    with pytest.raises(Unavailable, match="status 401"):
+        ask(server, "calm")
+    endpoint = chat.Endpoint(address(server), "echo", key="secret")
+    texts: dict[str, str] = {}
+    endpoint.chat({"a": {"item": "calm"}}, texts.__setitem__)
+    assert (texts, endpoint.card()["id"]) == ({"a": "echo calm"}, "echo")

@@ -198,7 +198,7 @@ def test_with_tools_on_offer_nothing_but_a_valid_answer_can_be_written(home: Ins
     home.ask(tools=as_openai_tools(item.offered()), tool_choice="none")
     home.ask()
     offered, *free = home.parts.server.asked
-    judged = as_served(home.product).request("any", CHATML, item)
+    judged = as_served(home.product).question(CHATML, item)
     assert offered["structured_outputs"] == judged["structured_outputs"], "served as it was evaluated"
     assert not any("structured_outputs" in asked for asked in free)
 

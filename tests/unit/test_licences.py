@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from data_contracts.digests import sha256_bytes
 from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product
@@ -70,12 +71,13 @@ def test_the_research_policy_lets_it_through_and_the_card_tells_the_terms(tmp_pa
 
     before = line.candidate()
     model = before.model_copy(update={"datasets": (learned.digest,)})
-    card = render_card(line.parts.store, line.product, model, line.verdict(before))
+    bom = sha256_bytes(b"bom")
+    card = render_card(line.parts.store, line.product, model, line.verdict(before), bom, [])
     assert "non-commercial: this model may not be used commercially" in card
     assert "share-alike" in card
     assert "made by some model, whose terms leave open whether training is allowed (terms that nobody recorded)" in card
     assert "license: other" in card
 
-    plain = render_card(line.parts.store, line.product, before, line.verdict(before))
+    plain = render_card(line.parts.store, line.product, before, line.verdict(before), bom, [])
     assert "non-commercial" not in plain
     assert "license: cc0-1.0" in plain

@@ -1,17 +1,23 @@
 """The question papers: whole, clean, and the same wherever they are read."""
 
+import re
+
 import pytest
 
-from data_contracts.errors import BadInput
+from data_contracts.errors import BadInput, Refused
 from evals.answers import answer_schema
 from evals.decoding import SHOTS, few_shots
-from evals.scorers import SCORERS, score
+from evals.policy import load_policy
+from evals.question import QuestionItem
+from evals.scorers import score
 from evals.suite import CallItem, ChoiceItem, load_suite, protected_texts, read_items, tool_catalogue
 from pipelines.recipes.product import ROOT, load_product
+from tests.support.questions import Calm, right
 
 PATHS = sorted((ROOT / "evals" / "suites").glob("*.yaml"))
 SUITES = [load_suite(path) for path in PATHS]
-CALLS = [item for suite in SUITES if suite.lm_eval is None for item in read_items(suite.data_path(), CallItem)]
+CALLS = [item for suite in SUITES for item in suite.items() if isinstance(item, CallItem)]
+ASKED = [(suite, item) for suite in SUITES for item in suite.items() if isinstance(item, QuestionItem)]
 UNSEEN = {"pause_subscription", "get_tax_form", "change_billing_date", "dispute_charge"}
 
 
@@ -20,7 +26,8 @@ def test_suites_load_under_their_own_name_with_enough_clusters(suite):
     assert ROOT / "evals" / "suites" / f"{suite.name}.yaml" in PATHS
     assert suite.licence == "Apache-2.0"
     assert len({item.cluster for item in suite.items()}) >= 12
-    assert set(suite.metrics) <= (set(SCORERS) if suite.lm_eval is None else {"acc"})
+    assert suite.margin is not None
+    assert suite.data_digest is not None
 
 
 def test_ids_and_texts_are_unique_over_all_suites():
@@ -56,6 +63,14 @@ def test_the_shots_and_the_schema_show_right_answers():
             shot = shots[question["content"]]
             assert shot.expect == "reply" or shot.tool in item.tools
             assert set(score(shot, answer["content"], ("json_valid", "exact", "must_not_call")).values()) == {1.0}
+
+
+@pytest.mark.parametrize(("suite", "item"), ASKED[::7], ids=lambda each: getattr(each, "id", ""))
+def test_a_right_answer_to_a_question_gets_full_marks_and_an_empty_one_does_not(suite, item):
+    if item.constraints:
+        return
+    assert set(score(item, right(item), suite.metrics, Calm()).values()) == {1.0}
+    assert item.secrets or item.calls == () or score(item, "", suite.metrics, Calm())[suite.headline] == 0.0
 
 
 def test_choices_are_spread_over_all_places():
@@ -100,20 +115,78 @@ def test_an_id_that_comes_twice_is_named(tmp_path):
         read_items(file, ChoiceItem)
 
 
-def test_a_suite_with_an_unknown_field_or_no_data_is_refused(tmp_path):
+CONDUCT = (ROOT / "evals" / "suites" / "billing-conduct.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("layer: safety", "layer: safety\ncolour: red", r"field colour: .*take it out or correct its name; the fields"),
+        ("headline: must_not_call\n", "", "field headline: Field required: add it"),
+        ("layer: safety", "layer: heaven", r"field layer: .*'rag' or 'serving': correct it"),
+        ("direction: higher-is-better", "direction: lower-is-better", "field direction"),
+        (
+            "headline: must_not_call",
+            "headline: exact",
+            "the headline exact is none of the metrics: name one of json_valid",
+        ),
+        ("refusal]", "charm]", "field metrics: nothing measures charm: use exact"),
+        ("evals/goldens/", "evals/nowhere/", "field data: there is no file .*nowhere.*correct the path"),
+        ("data_digest: sha256:", "data_digest: sha256:0", "field data_digest"),
+        ("layer: safety", "transforms: [base64]\nlayer: safety", "set `asks: questions`"),
+        ("layer: safety", "layer: [", "is no YAML"),
+    ],
+)
+def test_a_bad_suite_gets_one_error_with_file_field_and_remedy(tmp_path, old, new, said):
     file = tmp_path / "suite.yaml"
-    file.write_text(PATHS[0].read_text() + "colour: red\n")
-    with pytest.raises(BadInput, match="colour"):
+    file.write_text(CONDUCT.replace(old, new, 1))
+    with pytest.raises(BadInput, match=r"suite\.yaml, field .*|suite\.yaml: is no") as raised:
         load_suite(file)
-    file.write_text(PATHS[0].read_text().replace("evals/goldens/", "evals/nowhere/"))
-    with pytest.raises(BadInput, match="nowhere"):
+    assert re.search(said, str(raised.value))
+    assert "\n" not in str(raised.value)
+
+
+def test_items_that_were_changed_are_noticed_and_the_new_digest_is_told(tmp_path):
+    items = tmp_path / "items.jsonl"
+    items.write_text((ROOT / "evals/goldens/billing-conduct.jsonl").read_text().replace("Gold", "Silver"))
+    file = tmp_path / "suite.yaml"
+    file.write_text(CONDUCT.replace("evals/goldens/billing-conduct.jsonl", "items.jsonl"))
+    with pytest.raises(BadInput, match=r"have digest sha256:[0-9a-f]{64}: look at what changed") as raised:
         load_suite(file)
+    found = re.search("have digest (sha256:[0-9a-f]{64})", str(raised.value))
+    file.write_text(re.sub("data_digest: .*", f"data_digest: {found[1]}", file.read_text()))
+    assert len(load_suite(file).items()) == 56
+
+
+def test_a_suite_of_questions_is_a_file_with_its_items_beside_it(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "cluster": "c", "text": "2 + 2?", "number": {"value": 4}}\n')
+    more = "asks: questions\ntransforms: [leetspeak, prefix]\nmetrics: [numeric]\nheadline: numeric\n"
+    kept = [line for line in CONDUCT.splitlines() if not re.match("metrics|headline|data", line)]
+    file = tmp_path / "sums.yaml"
+    file.write_text("\n".join(kept) + f"\ndata: items.jsonl\n{more}")
+    suite = load_suite(file)
+    assert [item.id for item in suite.items()] == ["a+leetspeak", "a+prefix"]
+    assert [item.text for item in suite.written_items()] == ["2 + 2?"]
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for each in ("items.jsonl", "sums.yaml"):
+        (moved / each).write_text((tmp_path / each).read_text())
+    assert load_suite(moved / "sums.yaml").content_digest() == suite.content_digest()
+
+
+def test_a_policy_may_not_allow_more_loss_than_the_suite():
+    suite = load_suite(ROOT / "evals" / "suites" / "billing-conduct.yaml")
+    policy = load_policy(ROOT / "evals" / "policies" / "billing-assistant.yaml")
+    suite.check_policy(policy)
+    with pytest.raises(Refused, match=r"allows a loss of 0\.15 on billing-conduct, whose margin is 0\.1: lower"):
+        suite.model_copy(update={"margin": 0.1}).check_policy(policy)
 
 
 def test_the_protected_texts_are_those_of_the_products_suites():
     texts = protected_texts(load_product("billing-assistant"))
     assert texts["billing-tools/tools-001"].startswith("Just off a night shift")
-    assert len(texts) == sum(len(suite.items()) for suite in SUITES)
+    shipped = [suite for suite in SUITES if suite.name in load_product("billing-assistant").suites]
+    assert len(texts) == sum(len(suite.items()) for suite in shipped)
 
 
 def test_an_item_may_hold_any_line_separator_of_unicode(tmp_path):

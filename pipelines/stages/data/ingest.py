@@ -130,6 +130,7 @@ def ledgered(parts: Parts, product: Product, contracted: DatasetManifest) -> tup
         "pipelines.stages.data.adjudicate",
         "pipelines.stages.data.unfit",
         "evals.agreement",
+        "evals.leaks",
         "evals.refusals",
         "data_contracts.policy",
     ]

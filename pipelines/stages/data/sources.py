@@ -128,7 +128,7 @@ def _json(number: int, data: bytes) -> Record:
         values = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except UnicodeDecodeError:
         return Record(number, {}, "is not UTF-8; save the file as UTF-8")
-    except _Repeated as error:
+    except _Unfit as error:
         return Record(number, {}, str(error))
     except (ValueError, RecursionError):
         return Record(number, {}, "is not JSON; write one JSON object a line")
@@ -138,18 +138,18 @@ def _json(number: int, data: bytes) -> Record:
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
+    raise _Unfit(f"is not JSON: it holds {word}; write a finite number, or leave the row out")
 
 
-class _Repeated(ValueError):
-    pass
+class _Unfit(ValueError):
+    """A line that JSON readers take differently."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are named once: of two values Python would keep the last and other readers the first."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _Repeated("names a key twice; keep one of them")
+        raise _Unfit("names a key twice; keep one of them")
     return values
 
 

@@ -3,7 +3,6 @@ what it was told to a place that nobody named. Rules that would rather miss a pa
 docs/preferences.md says what they miss.
 """
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,21 +10,10 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from data_contracts.records import Message, PreferencePair
+from evals.leaks import MAY_BE_PERSONAL, bare, held, leaked_kinds, leaves, unpacked
 from evals.refusals import asks_for_harm, complies, refuses
 from pipelines.stages.data.item import Dropped, Item
-from pipelines.stages.protocols import Finding, PiiAnalyzer
-
-_PERSONAL = {
-    *("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "PHONE_NUMBER"),
-    *("SECRET", "STREET_ADDRESS", "URL_SECRET", "US_SSN"),
-}
-"""Kinds that are found by pattern. A name or a city in an answer is mostly common knowledge and does not count."""
-
-_MAY_BE_PERSONAL = re.compile(r"[\d@]|-----BEGIN|[\w-]{20,}")
-_MAILBOX = re.compile(
-    r"(?:info|marketing|sales|support|help|abuse|noc|security|postmaster|hostmaster|webmaster|contact)@"
-)
-"""Mailboxes of a function, not of a person (RFC 2142, and two that are in common use)."""
+from pipelines.stages.protocols import PiiAnalyzer
 
 _MAIL = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 _LINK = r"https?://[^\s)\]>\"'`]+"
@@ -62,12 +50,10 @@ def without_unfit(analyzer: PiiAnalyzer, items: Sequence[Item]) -> Iterator[Item
 def _leaks(analyzer: PiiAnalyzer, pairs: Iterable[PreferencePair]) -> Iterator[tuple[str, str] | None]:
     """For each pair: what its chosen side gives away that its prompt does not hold."""
     pairs = list(pairs)
-    suspects = [text if _MAY_BE_PERSONAL.search(text := _own_words(pair)) else "" for pair in pairs]
+    suspects = [text if MAY_BE_PERSONAL.search(text := _own_words(pair)) else "" for pair in pairs]
     found = iter(analyzer.find([text for text in suspects if text]) if any(suspects) else ())
     for pair, text in zip(pairs, suspects, strict=True):
-        asked = _joined(pair.prompt)
-        findings = [each for each in (next(found) if text else []) if _personal(each, text)]
-        if kinds := sorted({each.kind for each in findings if not _held(text[each.start : each.end], asked)}):
+        if kinds := leaked_kinds(next(found) if text else [], text, _joined(pair.prompt)):
             told = f"gives away {', '.join(kinds)} that its prompt does not hold; prefer an answer without it"
             yield "pii-leak", f"chosen: {told}"
         else:
@@ -81,37 +67,7 @@ def _own_words(pair: PreferencePair) -> str:
     if not isinstance(answer, dict | list):
         return pair.chosen
     asked, tools = _joined(pair.prompt), {tool.name for tool in pair.tools}
-    return "\n".join(each for each in _leaves(answer) if each not in tools and not _held(each, asked))
-
-
-def _personal(finding: Finding, text: str) -> bool:
-    value = text[finding.start : finding.end]
-    if finding.kind == "EMAIL_ADDRESS":
-        return _MAILBOX.match(value.casefold()) is None
-    if finding.kind == "PHONE_NUMBER":
-        return not _service_number(value)
-    return finding.kind in _PERSONAL
-
-
-def _service_number(value: str) -> bool:
-    """Numbers that anybody may call free of charge or at a shared price, e.g. of a crisis line."""
-    import phonenumbers
-
-    try:
-        number = phonenumbers.parse(value, "US")
-    except phonenumbers.NumberParseException:
-        return False
-    kind = phonenumbers.PhoneNumberType
-    return phonenumbers.number_type(number) in (kind.TOLL_FREE, kind.SHARED_COST, kind.UAN)
-
-
-def _held(value: str, text: str) -> bool:
-    """Whether a text holds a value, however it is spaced and punctuated there."""
-    return _bare(value) in _bare(text)
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text.casefold())
+    return "\n".join(each for each in leaves(answer) if each not in tools and not held(each, asked))
 
 
 def _jailbreak_win(pair: PreferencePair) -> tuple[str, str] | None:
@@ -126,7 +82,7 @@ def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
     fetched without a click), or among the arguments of a tool call."""
     named = _joined(message for message in pair.prompt if message.role in ("system", "user")).casefold()
     whole = _joined(pair.prompt)
-    said = _Said(_bare(whole), frozenset(_bare(match[0]) for match in _TELLING.finditer(whole)))
+    said = _Said(bare(whole), frozenset(bare(match[0]) for match in _TELLING.finditer(whole)))
     for match in _URL.finditer(pair.chosen):
         try:
             url = urlsplit(match["url"])
@@ -135,9 +91,9 @@ def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
         if (url.hostname or "") not in named and _takes(url, said, image=match["image"] is not None):
             return "exfiltration", "chosen: its link takes data to a host that nobody named; drop the pair"
     for arguments in _calls(_json(pair.chosen)):
-        leaves = list(_leaves(arguments))
-        strange = any(found.casefold() not in named for each in leaves for found in _ADDRESS.findall(each))
-        if strange and any(_carries(each, said) for each in leaves):
+        values = list(leaves(arguments))
+        strange = any(found.casefold() not in named for each in values for found in _ADDRESS.findall(each))
+        if strange and any(_carries(each, said) for each in values):
             return "exfiltration", "chosen: its call sends what was said to an address that nobody named; drop the pair"
     return None
 
@@ -145,7 +101,7 @@ def _exfiltration(pair: PreferencePair) -> tuple[str, str] | None:
 def _takes(url: SplitResult, said: _Said, image: bool) -> bool:
     """Whether a link takes data with it. Words in its path mostly name a page, so that only packed ones count there."""
     query = [value for _, value in parse_qsl(url.query)]
-    packed = [text for part in url.path.split("/") for text in _unpacked(part)]
+    packed = [text for part in url.path.split("/") for text in unpacked(part)]
     return (
         (image and bool(query))
         or any(_carries(value, said) for value in query)
@@ -158,25 +114,15 @@ def _carries(value: str, said: _Said) -> bool:
     filled with it."""
     return (
         _quotes(value, said, _QUOTED)
-        or any(each in _bare(value) for each in said.telling)
-        or any(_quotes(text, said, _PACKED) for text in _unpacked(value))
+        or any(each in bare(value) for each in said.telling)
+        or any(_quotes(text, said, _PACKED) for text in unpacked(value))
         or re.fullmatch(r"[\[{<$(%]+\s*[\w .-]+\s*[\]}>)%]+", value) is not None
     )
 
 
 def _quotes(text: str, said: _Said, length: int) -> bool:
-    bare = _bare(text[:_LONGEST])
-    return any(bare[at : at + length] in said.bare for at in range(len(bare) - length + 1))
-
-
-def _unpacked(value: str) -> Iterator[str]:
-    """What a value says in base64, if it is that."""
-    packed = value.replace("-", "+").replace("_", "/").rstrip("=")
-    if re.fullmatch(r"[A-Za-z0-9+/]{16,}", packed):
-        try:
-            yield base64.b64decode(packed + "=" * (-len(packed) % 4)).decode()
-        except ValueError:
-            return
+    letters = bare(text[:_LONGEST])
+    return any(letters[at : at + length] in said.bare for at in range(len(letters) - length + 1))
 
 
 def _json(text: str) -> Any:
@@ -194,19 +140,6 @@ def _calls(value: Any) -> Iterator[Any]:
             named = call.get("function")
             given = (named if isinstance(named, dict) else call).get("arguments")
             yield _json(given) if isinstance(given, str) else given
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """The texts and numbers in a JSON value, however deep it is."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, dict | list):
-            waiting += each.values() if isinstance(each, dict) else each
-        elif isinstance(each, int | float):
-            yield str(each)
 
 
 def _joined(messages: Iterable[Message]) -> str:

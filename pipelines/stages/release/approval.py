@@ -20,6 +20,8 @@ from pipelines.stages import inbox
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.ballot import decided, rejections
 from pipelines.stages.release.evidence import examine, facts
+from pipelines.stages.release.signed import check_signed
+from pipelines.stages.release.spotcheck import check_spot_checks
 
 _EVENTS: dict[str, EventKind] = {"approve": "approval.accepted", "reject": "approval.rejected"}
 
@@ -83,17 +85,8 @@ def accept(parts: Parts, product: Product, approval: Approval) -> AuditRecord:
 
 def check_signature(signatures: Signatures, approval: Approval) -> str:
     """The public key that signed, when it may sign as this principal. Raises `Refused` saying why not."""
-    key, namespace = signatures.signer(approval.signature)
-    if namespace != APPROVAL_NAMESPACE:
-        raise Refused(f"wrong namespace: signed for {namespace!r}, an approval is signed for {APPROVAL_NAMESPACE!r}")
-    if not signatures.made_by(key, APPROVAL_NAMESPACE, message(approval.statement), approval.signature):
-        raise Refused("the signature does not fit the statement: one of them was changed after signing")
-    names = signatures.principals(APPROVAL_NAMESPACE, message(approval.statement), approval.signature)
-    if not names:
-        raise Refused(f"a stranger's key: {key} is not in the trust root for {APPROVAL_NAMESPACE}")
-    if approval.principal not in names:
-        raise Refused(f"the key signs as {', '.join(names)} in the trust root, not as {approval.principal}")
-    return key
+    signed = message(approval.statement)
+    return check_signed(signatures, "an approval", APPROVAL_NAMESPACE, signed, approval.signature, approval.principal)
 
 
 def check_statement(approval: Approval, expected: dict[str, object]) -> None:
@@ -118,6 +111,7 @@ def _accept(parts: Parts, product: Product, approval: Approval) -> AuditRecord:
     _check_expiry(product, statement.expires, datetime.now(UTC))
     _check_order(parts, approval, decided(records, release))
     if statement.decision == "approve":
+        check_spot_checks(parts.store, parts.signatures, release, records)
         for record in rejections(records, release):
             if record.body["principal"] != approval.principal:
                 raise Refused(f"{record.body['principal']} rejected this release: {record.body['reason']}")

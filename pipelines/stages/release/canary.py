@@ -11,7 +11,7 @@ from data_contracts.errors import AssayError, BadInput, Refused, Unavailable
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
 from evals.scorers import json_valid
-from evals.suite import CallItem, load_suites, read_items
+from evals.suite import CallItem, load_suites
 from pipelines.recipes.product import Product
 
 CONCURRENCY = 4
@@ -31,8 +31,7 @@ Ask = Callable[[Product, Digest, CallItem], Answered]
 
 def canary_prompts(product: Product) -> list[CallItem]:
     """The canary's number of prompts, spread evenly over the product's own suites."""
-    suites = [suite for suite in load_suites(product) if suite.lm_eval is None]
-    items = [item for suite in suites for item in read_items(suite.data_path(), CallItem)]
+    items = [item for suite in load_suites(product) for item in suite.items() if isinstance(item, CallItem)]
     if not items:
         raise BadInput(f"product {product.name} has no suite with prompts: a canary needs some")
     wanted = min(product.serving.canary.requests, len(items))

@@ -18,13 +18,17 @@ from evals.report import Report
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.ballot import last_move
-from pipelines.stages.release.card import diff_cards, render_card
+from pipelines.stages.release.bom import ml_bom
+from pipelines.stages.release.card import render_card
+from pipelines.stages.release.card_diff import diff_cards
 from pipelines.stages.release.evidence import check_decision, check_erasure
+from pipelines.stages.release.files import report_folder, write_files
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import keep_terms, policy_digest, serving_digest
 
-_MODULES = tuple(f"pipelines.stages.release.{name}" for name in ("candidate", "card", "lineage", "terms"))
+_MADE_BY = ("bom", "candidate", "card", "card_diff", "front_matter", "lineage", "origins", "terms", "uses")
+_MODULES = tuple(f"pipelines.stages.release.{name}" for name in _MADE_BY)
 
 
 def register(
@@ -99,7 +103,8 @@ def _make(
 ) -> ReleaseManifest:
     store = parts.store
     keep_terms(store, product)
-    card = render_card(store, product, model, verdict)
+    bom = store.put_json(ml_bom(store, product, model, verdict))
+    card = render_card(store, product, model, verdict, bom, parts.log.records())
     before = "" if champion is None else store.get_bytes(champion.card).decode()
     return ReleaseManifest(
         product=product.name,
@@ -112,6 +117,7 @@ def _make(
         verdict=store.put_manifest(verdict),
         card=store.put_bytes(card.encode()),
         card_diff=store.put_bytes(diff_cards(before, card).encode()),
+        bom=bom,
         policy=policy_digest(product),
         serving_config=serving_digest(product),
         displaced_champion=None if champion is None else champion.digest,
@@ -123,27 +129,19 @@ def _make(
 def _publish(
     parts: Parts, release: ReleaseManifest, model: ModelManifest, verdict: GateVerdict, report: Report
 ) -> None:
-    """The report's files under ``home/reports``, and the registry's version with adapter, manifests, verdict, card."""
-    folder = parts.home / "reports" / hex_of(release.digest)[:16]
-    card = parts.store.get_bytes(release.card)
-    for name, data in {
-        "report.html": report.html.encode(),
-        "report.md": report.markdown.encode(),
-        "README.md": card,
-    }.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}.part"
-        part.write_bytes(data)
-        part.replace(folder / name)
+    """The files for people under ``home/reports``, and the registry's version: these with adapter and manifests."""
+    files = write_files(
+        report_folder(parts.home, release.digest),
+        {
+            "report.html": report.html.encode(),
+            "report.md": report.markdown.encode(),
+            "README.md": parts.store.get_bytes(release.card),
+            **({"bom.cdx.json": parts.store.get_bytes(release.bom)} if release.bom else {}),
+        },
+    )
     with tempfile.TemporaryDirectory() as temporary:
         manifests = Path(temporary) / "manifests"
         _write_manifests(parts.store, release, model, verdict, manifests)
-        files = {
-            "adapter": parts.store.tree(release.weights),
-            "manifests": manifests,
-            "report.html": folder / "report.html",
-            "README.md": folder / "README.md",
-        }
         tags = {
             "assay.release": release.digest,
             "assay.model": release.model,
@@ -152,7 +150,8 @@ def _publish(
             "assay.verdict": release.verdict,
             "assay.environment": release.environment,
         }
-        parts.registry.register(release.product, release.digest, files, tags)
+        whole = {"adapter": parts.store.tree(release.weights), "manifests": manifests, **files}
+        parts.registry.register(release.product, release.digest, whole, tags)
 
 
 def _write_manifests(

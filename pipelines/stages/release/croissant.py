@@ -5,7 +5,7 @@ from pydantic import JsonValue
 from data_contracts.digests import Digest, hex_of
 from data_contracts.manifests import DatasetManifest
 from pipelines.stages.protocols import Parts
-from pipelines.stages.release.card import learned_from
+from pipelines.stages.release.origins import learned_from
 
 
 def croissant(parts: Parts, digest: Digest, manifest: DatasetManifest) -> dict[str, JsonValue]:

@@ -18,15 +18,17 @@ from pipelines.stages.data.item import Item
 from pipelines.stages.data.rows import load
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.protocols import Parts
-from pipelines.stages.release.card import learned_from, table, terms_of_the_data
 from pipelines.stages.release.croissant import croissant
 from pipelines.stages.release.lineage import datasets
+from pipelines.stages.release.markdown import as_html
+from pipelines.stages.release.origins import learned_from, table, terms_of_the_data
 
 _SHARED_BY = 5
 _LABELS = 30
 _LONGEST_LABEL = 60
 _STYLE = (
     "body { margin: 0 auto; max-width: 60rem; padding: 1.25rem; font: 16px/1.5 system-ui, sans-serif } "
+    ".wide { overflow-x: auto } "
     "table { border-collapse: collapse; width: 100%; font-size: .875rem; } svg { max-width: 100%; height: auto; } "
     "th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; vertical-align: top; } "
     "th, td, code { overflow-wrap: anywhere; }"
@@ -63,11 +65,11 @@ def write_data_card(parts: Parts, digest: Digest, folder: Path) -> Path:
             yield item
 
     shared, distinct = _shared_labels(measured())
-    plots = {"lengths.svg": histogram(lengths, "characters of a row").svg()}
+    plots = {"lengths.svg": histogram(lengths, "characters of a row").svg("Characters of a row")}
     pictures = "## Lengths\n\n![characters of a row](lengths.svg)"
     if shared:
         most = dict(list(shared.items())[:_LABELS])
-        plots["labels.svg"] = bars(most, "rows").svg()
+        plots["labels.svg"] = bars(most, "rows").svg("Rows by label")
         told = f"{distinct:,} different labels, {len(shared):,} of which {_SHARED_BY} people or more share"
         pictures += f"\n\n## Labels\n\n{told}; the most common:\n\n![rows by label](labels.svg)"
     page = f"{data_card(parts.store, digest)}\n{pictures}\n"
@@ -86,13 +88,30 @@ def data_card(store: ArtifactStore, digest: Digest) -> str:
     made from."""
     manifest = store.get_manifest(digest, DatasetManifest)
     line = list(reversed(datasets(store, [digest]).values()))
-    facts: dict[str, Any] = {name: value for each in line for name, value in each.facts.items()}
+    facts = _facts(line)
+    sections = [
+        f"# {manifest.product}: {manifest.stage}",
+        f"Data set `{digest}`, root `{manifest.root}`.",
+        "\n".join(f"- {name}: {told}" for name, told in in_brief(store, digest)),
+        f"## Terms of the data\n\n{terms_of_the_data(learned_from(store, manifest))}",
+        _steps(line),
+        _decisions(facts.get("decisions", [])),
+        _toxicity(facts.get("toxicity")),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def in_brief(store: ArtifactStore, digest: Digest) -> list[tuple[str, str]]:
+    """(what, told) of a data set and of all it was made from, in counts."""
+    manifest = store.get_manifest(digest, DatasetManifest)
+    line = list(reversed(datasets(store, [digest]).values()))
+    facts = _facts(line)
     dropped = Counter[str]()
     for each in line:
         dropped.update(each.counts.dropped)
     copies = {how: dropped[f"{how}-duplicate"] for how in ("exact", "near", "semantic") if dropped[f"{how}-duplicate"]}
     sizes = ", ".join(f"{count:,} of {size}" for size, count in facts.get("cluster_sizes", {}).items())
-    about = [
+    return [
         ("rows", f"{manifest.counts.rows_out:,}"),
         *((f"rows in `{name}`", f"{rows:,}") for name, rows in sorted(facts.get("rows", {}).items())),
         ("generated", f"{manifest.synthetic_share:.0%}, depth {facts.get('max_synthetic_depth', 'not told')} at most"),
@@ -104,16 +123,10 @@ def data_card(store: ArtifactStore, digest: Digest) -> str:
         ("copies set aside", _listed(copies) + (f", in clusters: {sizes}" if sizes else "")),
         ("rows set aside for an evaluation item they hold", f"{dropped['contaminated']:,}"),
     ]
-    sections = [
-        f"# {manifest.product}: {manifest.stage}",
-        f"Data set `{digest}`, root `{manifest.root}`.",
-        "\n".join(f"- {name}: {told}" for name, told in about),
-        terms_of_the_data(learned_from(store, manifest)),
-        _steps(line),
-        _decisions(facts.get("decisions", [])),
-        _toxicity(facts.get("toxicity")),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _facts(line: Sequence[DatasetManifest]) -> dict[str, Any]:
+    return {name: value for each in line for name, value in each.facts.items()}
 
 
 def _shared_labels(items: Iterable[Item]) -> tuple[dict[str, int], int]:
@@ -135,9 +148,7 @@ def _shared_labels(items: Iterable[Item]) -> tuple[dict[str, int], int]:
 
 def _html(title: str, page: str, plots: Mapping[str, str]) -> str:
     """One file: the page with its plots in it; what a source or reason says is text there, never markup."""
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(page)
+    body = as_html(page)
     for name, drawn in plots.items():
         start = body.index(f'<img src="{name}"')
         body = body[:start] + drawn + body[body.index(">", start) + 1 :]

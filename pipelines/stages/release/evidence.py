@@ -12,10 +12,12 @@ from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.gate import evaluate_policy
 from evals.policy import GatePolicy
+from evals.trust import check_judges
 from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.audit import check_log
+from pipelines.stages.release.card_diff import diff_cards
 from pipelines.stages.release.lineage import checkpoints, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import policy_digest, serving_digest
@@ -51,7 +53,8 @@ def examine(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseMani
     check_champion(records, release)
     check_erasure(parts, check_model(parts.store, release))
     check_verdict(parts.store, release)
-    for blob in (release.card, release.card_diff, release.policy, release.serving_config, release.template):
+    check_card(parts.store, release)
+    for blob in (release.policy, release.serving_config, release.template):
         parts.store.get_bytes(blob)
     return release, records
 
@@ -108,6 +111,20 @@ def check_model(store: ArtifactStore, release: ReleaseManifest) -> ModelManifest
     return model
 
 
+def check_card(store: ArtifactStore, release: ReleaseManifest) -> None:
+    """Card, difference and bill of materials are there, and what was signed is about these: the difference is that of
+    the two cards, and the card names the bill."""
+    card = store.get_bytes(release.card).decode()
+    champion = release.displaced_champion
+    before = "" if champion is None else store.get_bytes(store.get_manifest(champion, ReleaseManifest).card).decode()
+    if store.get_bytes(release.card_diff).decode() != diff_cards(before, card):
+        raise Refused(f"{release.card_diff} is not the difference of the champion's card and card {release.card}")
+    if release.bom is not None:
+        store.get_bytes(release.bom)
+        if release.bom not in card:
+            raise Refused(f"card {release.card} does not name the bill of materials {release.bom}")
+
+
 def check_weights(store: ArtifactStore, model: ModelManifest) -> None:
     """Every byte of the weights, and that an adapter was trained on the base that the model names."""
     folder = store.tree(model.weights)
@@ -123,6 +140,7 @@ def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict
     check_decision(store, verdict, store.get_manifest(release.model, ModelManifest), release.displaced_champion)
     policy = store.get_manifest(verdict.policy, GatePolicy)
     results = {name: store.get_manifest(digest, EvalResult) for name, digest in verdict.results.items()}
+    check_judges(store, results)
     criteria, decision, reason = evaluate_policy(policy, results)
     if (criteria, decision, reason) != (verdict.criteria, verdict.decision, verdict.reason):
         raise Refused(f"verdict {release.verdict} does not come out of its results again (now: {decision}, {reason})")

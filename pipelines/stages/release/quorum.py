@@ -11,6 +11,7 @@ from pipelines.stages.protocols import Signatures
 from pipelines.stages.release.approval import check_signature, check_statement
 from pipelines.stages.release.ballot import approvals, rejections
 from pipelines.stages.release.evidence import facts
+from pipelines.stages.release.spotcheck import check_spot_checks
 
 
 def sufficient(
@@ -18,10 +19,11 @@ def sufficient(
 ) -> list[AuditRecord]:
     """The approvals of this release that count at the end of these records, each checked again.
 
-    Raises `Refused` when a reviewer rejected it or fewer than ``needed`` people approved.
+    Raises `Refused` when a reviewer rejected it, fewer than ``needed`` people approved, or spot checks are missing.
     """
     for record in rejections(records, release):
         raise Refused(f"{record.body['principal']} rejected this release: {record.body['reason']}")
+    check_spot_checks(store, signatures, release, records)
     counted: list[AuditRecord] = []
     reasons: list[str] = []
     for record in approvals(records, release):

@@ -14,7 +14,7 @@ from pipelines.recipes.product import Product
 def policy_document(product: Product) -> dict[str, JsonValue]:
     """What decides: the gate policy (as a verdict names it), the data policy's bytes, and who must approve."""
     return {
-        "approval": product.approval.model_dump(mode="json"),
+        "approval": product.approval.model_dump(mode="json", exclude_none=True),
         "data_policy": sha256_file(product.file("data_policy", product.data_policy)),
         "gate_policy": load_policy(product.file("gate_policy", product.gate_policy)).digest,
     }

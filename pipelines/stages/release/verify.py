@@ -15,7 +15,7 @@ from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.integrity import check_dataset
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.audit import check_head, check_log, log_keys
-from pipelines.stages.release.evidence import check_model, check_verdict, check_weights
+from pipelines.stages.release.evidence import check_card, check_model, check_verdict, check_weights
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.verify_live import walk_live
@@ -160,6 +160,5 @@ def _policy(parts: Parts, release: ReleaseManifest) -> tuple[None, str]:
 
 
 def _card(parts: Parts, release: ReleaseManifest) -> tuple[None, str]:
-    parts.store.get_bytes(release.card)
-    parts.store.get_bytes(release.card_diff)
-    return None, release.card
+    check_card(parts.store, release)
+    return None, f"{release.card}, bill of materials {release.bom or 'of an earlier edition: none'}"

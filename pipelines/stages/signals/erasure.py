@@ -86,6 +86,7 @@ def _carry_out(parts: Parts, products: Sequence[Product], begun: AuditRecord, pa
         _revoke(parts, release, begun)
     for blob in found.samples:
         parts.store.delete(blob)
+    parts.answers.forget(found.weights())
     if found.releases:
         _take_off_routes(parts, products, found)
     _propose(parts, found, begun, past_runs)
@@ -191,6 +192,7 @@ def _prove(parts: Parts, products: Sequence[Product], concerned: Family, found: 
         "No sample of what a derived model answered in evaluation is in the store.": (
             not any(parts.store.has(blob) for blob in found.samples)
         ),
+        "Nor is any answer of such a model kept for another evaluation.": not parts.answers.held(found.weights()),
         "Every registered release that learned from these rows is revoked in the audit log.": (
             found.releases.keys() <= revoked.keys()
         ),

@@ -28,6 +28,11 @@ class Derived(NamedTuple):
     releases: dict[Digest, ReleaseManifest]
     samples: tuple[Digest, ...]
 
+    def weights(self) -> frozenset[Digest]:
+        """What such a model answers by: adapters and whole weights."""
+        steps = {step.weights for step in self.checkpoints.values()}
+        return frozenset(steps | {model.weights for model in self.models.values()})
+
 
 def family(parts: Parts, subject: str) -> Family:
     found = set(parts.ledger.rows_of(subject))
@@ -62,10 +67,11 @@ def derived(parts: Parts, subjects: Iterable[str]) -> Derived:
     models = {d: each for d, each in models.items() if each.checkpoint in fed or _holds(parts, each.datasets, held)}
     releases = {digest: ReleaseManifest.model_validate(each) for digest, each in of_kind("release").items()}
     releases = {digest: each for digest, each in releases.items() if each.model in models}
-    weights = {steps[digest].weights for digest in fed} | {model.weights for model in models.values()}
+    learned = Derived(held, {digest: steps[digest] for digest in sorted(fed)}, models, releases, ())
+    weights = learned.weights()
     evaluated = (each for each in of_kind("eval").values() if each["artifact"] in weights)
     samples = sorted({each["samples"] for each in evaluated if each["samples"]})
-    return Derived(held, {digest: steps[digest] for digest in sorted(fed)}, models, releases, tuple(samples))
+    return learned._replace(samples=tuple(samples))
 
 
 def _named(parts: Parts, records: Sequence[AuditRecord]) -> Iterator[Digest]:
