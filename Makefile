@@ -19,7 +19,7 @@ demo: setup
 	@$(BIN)/python -m pipelines.demo
 
 test: setup lint
-	@$(BIN)/python -m pytest -m "not drill"
+	@$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile
 
 drills: setup
 	@$(BIN)/python -m pytest -m drill -s

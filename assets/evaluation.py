@@ -4,11 +4,13 @@ import dagster as dg
 
 from assets.candidates import SELECTED, Candidate, candidate_model, champion_model
 from assets.groups import asset_in
-from assets.outcome import materialized, table
+from assets.outcome import Shown, materialized, table
 from data_contracts.manifests import BaseManifest
 from data_contracts.verdicts import EvalResult, LayerResults
+from evals.judging import left_out
 from evals.run import evaluate_layer, is_asked
-from evals.suite import Layer
+from evals.suite import Layer, load_suites
+from evals.trust import shown
 from pipelines.wiring import Line
 from resources.dagster import Manifests
 
@@ -35,7 +37,9 @@ def layer_asset(layer: Layer, description: str) -> dg.AssetsDefinition:
             return materialized((nothing, True), {"note": "the product names no suite of this layer"})
         base = line.store.get_manifest(model.base, BaseManifest)
         made = evaluate_layer(line, product, layer, base, model, champion_model(line, product))
-        return materialized(made, {"candidate": model.digest, "scores": _scores(line, made[0])})
+        told: dict[str, Shown] = {"candidate": model.digest, "scores": _scores(line, made[0])}
+        missing = [said for suite in load_suites(product) if suite.step == layer and (said := left_out(line, suite))]
+        return materialized(made, told | ({"note": "; ".join(missing)} if missing else {}))
 
     return evaluate
 
@@ -47,9 +51,10 @@ def _scores(line: Line, results: LayerResults) -> dg.MarkdownMetadataValue:
     """Mean of each metric by suite and subject."""
     rows: list[tuple[str, str, int, str]] = []
     for name, digest in sorted(results.results.items()):
-        items = line.store.get_manifest(digest, EvalResult).items
+        result = line.store.get_manifest(digest, EvalResult)
+        items = result.items
         metrics = sorted({metric for item in items for metric in item.scores})
         for metric in metrics:
             scores = [item.scores[metric] for item in items if metric in item.scores]
-            rows.append((name, metric, len(scores), f"{sum(scores) / len(scores):.3f}"))
+            rows.append((name, shown(metric, result), len(scores), f"{sum(scores) / len(scores):.3f}"))
     return table(("suite/subject", "metric", "n", "mean"), rows)

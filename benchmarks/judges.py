@@ -1,10 +1,12 @@
 """What calibration says of a bad judge and of one that answers from the labels, and ragas through a real server.
 
-    python -m benchmarks.judges --data FOLDER [--sample 60] [--brief] [--endpoint URL --model NAME [--template FILE]]
+    python -m benchmarks.judges --data FOLDER [--sample 60] [--answers 20] [--brief]
+                                [--endpoint URL --model NAME [--template FILE]]
 
-The bad judge is the installation's base model (135 M parameters) behind its vLLM, unless an endpoint is named. With
-``--brief`` it is asked for the verdict alone, which takes a tenth of the time. FOLDER holds rag/begin_wow.jsonl and
-pref/llmbar_natural_mtbench.jsonl; counts and figures only, no text.
+The bad judge is the installation's base model (135 M parameters) behind its vLLM, unless an endpoint is named. It gets
+a sample of each set, and ragas asks it about so many answers; the oracle gets all of both. With ``--brief`` it is asked
+for the verdict alone, and has 128 tokens for what ragas asks, which takes a tenth of the time. FOLDER holds
+rag/begin_wow.jsonl and pref/llmbar_natural_mtbench.jsonl; counts and figures only, no text.
 """
 
 import argparse
@@ -16,9 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evals.calibration import calibrate, read_set, seat
+from evals.calibration import Sitting, calibrate, read_set
 from evals.judge import Judge, JudgeDecoding, PromptJudge, RagasJudge, load_judge, load_policy
-from evals.rag import load_rag, score_rag
+from evals.judging import judge_answers, sittings
+from evals.passages import PassageItem
+from evals.suite import load_suite, read_items
 from pipelines.recipes.product import ROOT
 from pipelines.stages.data.plain import rows
 from pipelines.stages.train import steps
@@ -37,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--sample", type=int, default=60)
+    parser.add_argument("--answers", type=int, default=20)
     parser.add_argument("--endpoint", default="")
     parser.add_argument("--model", default="")
     parser.add_argument("--template", type=Path)
@@ -47,14 +52,14 @@ def main() -> None:
     for task, name in SETS.items():
         known = [row for _, row in rows(chosen.data / name)]
         with teaching(oracle(known)) as server:
-            calibration("oracle", Judge(load_judge(task), "oracle"), server.url, chosen.data / name, chosen.sample, 60)
+            calibration("oracle", Judge(load_judge(task), "oracle"), server.url, chosen.data / name, None, 60)
+    with teaching(ragas_oracle) as server:
+        ragas("oracle", server.url, "oracle", "", 60)
     with served(chosen.endpoint, chosen.model, chosen.template) as (url, model, template):
         for task, name in SETS.items():
             judge = Judge(brief(load_judge(task)) if chosen.brief else load_judge(task), model, template)
             calibration("model", judge, url, chosen.data / name, chosen.sample, chosen.timeout)
-        with teaching(ragas_oracle) as server:
-            ragas("scripted", server.url, "oracle", "", 60)
-        ragas("model", url, model, template, chosen.timeout)
+        ragas("model", url, model, template, chosen.timeout, chosen.answers, 128 if chosen.brief else None)
 
 
 def brief(judge: PromptJudge | RagasJudge) -> PromptJudge:
@@ -65,7 +70,7 @@ def brief(judge: PromptJudge | RagasJudge) -> PromptJudge:
     return judge.model_copy(update={"prompt": prompt, "decoding": JudgeDecoding(max_tokens=16)})
 
 
-def calibration(who: str, judge: Judge, url: str, path: Path, sample: int, timeout: float) -> None:
+def calibration(who: str, judge: Judge, url: str, path: Path, sample: int | None, timeout: float) -> None:
     labelled = read_set(rows(path), judge.file.set, path.name, sample)
     began = time.monotonic()
     found = calibrate(judge, endpoint(url, timeout), labelled)
@@ -80,28 +85,41 @@ def calibration(who: str, judge: Judge, url: str, path: Path, sample: int, timeo
     print(f"{who}, {path.name}: {found.failures} {found.counts} {reason}", file=sys.stderr)
 
 
-def ragas(who: str, url: str, model: str, template: str, timeout: float) -> None:
+def ragas(
+    who: str,
+    url: str,
+    model: str,
+    template: str,
+    timeout: float,
+    count: int | None = None,
+    max_tokens: int | None = None,
+) -> None:
     """ragas over the shipped suite, the references standing in for answers."""
-    suite = load_rag(ROOT / "evals/passages/billing-help.yaml")
-    answers = {item.id: item.reference for item in suite.items()}
+    suite = load_suite(ROOT / "evals/suites/billing-help.yaml")
+    items = read_items(suite.data_path(), PassageItem)[:count]
+    answers = {item.id: item.reference for item in items}
     with tempfile.TemporaryDirectory() as home:
-        line = Line(Settings(home=Path(home)))
-        for metric in ("faithfulness", "answer_relevancy", "context_precision", "context_recall"):
-            judge = Judge(load_judge(f"ragas-{metric.replace('_', '-')}"), model, template)
-            sitting = seat(line.store, judge, endpoint(url, timeout), None, RULE)
+        file = Path(home) / "judge.jinja"
+        file.write_text(template)
+        served_at: Any = {"judge_url": url, "judge_model": model, "judge_timeout": timeout}
+        line = Line(Settings(home=Path(home), judge_template=file if template else None, **served_at))
+        for metric in suite.judged:
+            judges = {metric: sittings(line, suite)[metric]}
+            if max_tokens:
+                judges = {metric: shortened(judges[metric], max_tokens)}
             began = time.monotonic()
-            scores = score_rag(
-                suite.model_copy(update={"metrics": (metric,), "headline": metric}),
-                answers,
-                {metric: sitting},
-                line.embedder,
-            )
-            mean = sum(item.scores[metric] for item in scores.items) / len(scores.items)
-            failed, seconds = scores.judged[metric].failed, time.monotonic() - began
+            found = judge_answers(line, judges, items, answers, suite.digest, lambda *_: None)
+            mean = sum(scores[metric] for scores in found.scores.values()) / len(items)
+            failed, seconds = found.judged[metric].failed, time.monotonic() - began
             print(
-                f"ragas {metric}, {who}: mean {mean:.2f}, {failed} of {len(answers)} failed, {seconds:.0f} s",
+                f"ragas {metric}, {who}: mean {mean:.2f}, {failed} of {len(items)} failed, {seconds:.0f} s",
                 flush=True,
             )
+
+
+def shortened(sitting: Sitting, max_tokens: int) -> Sitting:
+    file = sitting.judge.file.model_copy(update={"decoding": JudgeDecoding(max_tokens=max_tokens)})
+    return sitting._replace(judge=sitting.judge._replace(file=file))
 
 
 @contextmanager
@@ -122,7 +140,7 @@ def served(url: str, model: str, template: Path | None) -> Iterator[tuple[str, s
 
 
 def endpoint(url: str, timeout: float) -> OpenAiEndpoint:
-    return OpenAiEndpoint(url, concurrency=16, timeout=timeout, retries=1, patient=True)
+    return OpenAiEndpoint(url, concurrency=32, timeout=timeout, retries=1, patient=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How well `refuses` agrees with people: Cohen's kappa with its 95% interval, by resampling prompts. Counts, no text.
+"""How well `refuses` agrees with people: Cohen's kappa with its 95% interval over prompts. Counts, no text.
 
     python benchmarks/refusals.py --data FOLDER
 
@@ -11,19 +11,13 @@ import argparse
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
+from evals.kappa import Pair, cohens_kappa
 from evals.refusals import refuses
 
-
-class Told(NamedTuple):
-    prompt: str
-    truth: bool
-    found: bool
+SAID = {True: "refused", False: "answered"}
 
 
 def main() -> None:
@@ -31,51 +25,35 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     folder: Path = parser.parse_args().data
     for path in sorted(folder.glob("*refusal*.jsonl")):
-        told = list(read(path))
+        pairs = list(read(path))
         for name, some in (
-            ("first half", [each for each in told if half(each.prompt) == 0]),
-            ("second half", [each for each in told if half(each.prompt) == 1]),
-            ("all", told),
+            ("first half", [each for each in pairs if half(each.cluster) == 0]),
+            ("second half", [each for each in pairs if half(each.cluster) == 1]),
+            ("all", pairs),
         ):
-            low, high = interval(some)
-            right = Counter((each.truth, each.found) for each in some)
+            kappa = cohens_kappa(some)
+            count = Counter((each.label, each.verdict) for each in some)
             print(
-                f"{path.name:<34} {name:<12} n={len(some):<4} kappa {kappa(some):.3f} [{low:.3f}, {high:.3f}]  "
-                f"refused and found {right[True, True]}, missed {right[True, False]}; "
-                f"answered and found {right[False, True]}, left {right[False, False]}"
+                f"{path.name:<34} {name:<12} n={len(some):<4} "
+                f"kappa {kappa.estimate:.3f} [{kappa.low:.3f}, {kappa.high:.3f}]  "
+                f"refused and found {count['refused', 'refused']}, missed {count['refused', 'answered']}; "
+                f"answered and found {count['answered', 'refused']}, left {count['answered', 'answered']}"
             )
 
 
-def read(path: Path) -> Iterator[Told]:
+def read(path: Path) -> Iterator[Pair]:
+    """What people and `refuses` say of each answer; answers to one prompt are a cluster."""
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if "final_label" in row:
-            yield Told(row["id"] + row["prompt"], not row["final_label"].startswith("1"), refuses(row["completion"]))
+            prompt, refused, answer = row["id"] + row["prompt"], row["final_label"][0] != "1", row["completion"]
         else:
-            yield Told(row["objective"], int(row["human_score"]) == 1, refuses(row["assistant_response"]))
+            prompt, refused, answer = row["objective"], int(row["human_score"]) == 1, row["assistant_response"]
+        yield Pair(prompt, SAID[refused], SAID[refuses(answer)])
 
 
 def half(prompt: str) -> int:
     return hashlib.sha256(prompt.encode()).digest()[-1] % 2
-
-
-def kappa(told: Sequence[Told]) -> float:
-    """Cohen 1960; not a number where both say the same of every row."""
-    pairs = np.array([(each.truth, each.found) for each in told], dtype=float)
-    truth, found = pairs.mean(axis=0)
-    by_chance = truth * found + (1 - truth) * (1 - found)
-    agreed = float((pairs[:, 0] == pairs[:, 1]).mean())
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
-
-
-def interval(told: Sequence[Told], resamples: int = 2000) -> tuple[float, float]:
-    prompts: dict[str, list[Told]] = {}
-    for each in told:
-        prompts.setdefault(each.prompt, []).append(each)
-    groups, chance = list(prompts.values()), np.random.default_rng(0)
-    drawn = (chance.integers(len(groups), size=len(groups)) for _ in range(resamples))
-    found = [kappa([each for at in picks for each in groups[at]]) for picks in drawn]
-    return float(np.nanquantile(found, 0.025)), float(np.nanquantile(found, 0.975))
 
 
 if __name__ == "__main__":

@@ -169,11 +169,17 @@ class Clock:
     def end(self, outcome: str, reason: str) -> None:
         """Nobody waits for it here."""
 
-    def timed(self, work: Any) -> Any:
+    def timed(self, work: Any, goes_on: bool = False) -> Any:
+        """``goes_on``: its time belongs to the wait before."""
+
         def timing(*args: Any, **kwargs: Any) -> None:
             start = time.perf_counter()
             work(*args, **kwargs)
-            self.waits.append(time.perf_counter() - start)
+            took = time.perf_counter() - start
+            if not goes_on:
+                self.waits.append(took)
+            elif self.waits:
+                self.waits[-1] += took
 
         return timing
 
@@ -199,6 +205,7 @@ def run(variant: str, job: TrainJob) -> dict[str, Any]:
             keeper.wait()
 
         Keeper.keep = clock.timed(waiting if variant == "ours-sync" else kept)  # type: ignore[method-assign]
+        Keeper.settle = clock.timed(Keeper.settle, goes_on=True)  # type: ignore[method-assign]
         fit.fit(job, [clock], Stop(RunFiles(job.run_dir).stop))
     else:
         bare(job, clock, answers_only=variant == "bare-answers")

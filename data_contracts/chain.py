@@ -4,10 +4,8 @@ A record's digest covers its predecessor's, so that an edit, a removal or a reor
 held outside the store shows truncation. The key that signs heads is itself rotated by a record of the chain.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import Literal
 
 from pydantic import JsonValue
@@ -15,6 +13,7 @@ from pydantic import JsonValue
 from data_contracts.digests import Digest, canonical_json, sha256_bytes
 from data_contracts.errors import Tampered
 from data_contracts.frozen import Frozen
+from data_contracts.lifecycle import follow
 
 GENESIS: Digest = sha256_bytes(b"assay-log-v1")
 LOG_NAMESPACE = "assay-log-v1"
@@ -39,6 +38,10 @@ EventKind = Literal[
     "retrain.decided",
     "retrain.proposed",
     "release.revoked",
+    "release.deprecated",
+    "release.retired",
+    "release.archived",
+    "notice.sent",
     "erasure.begun",
     "erasure.completed",
 ]
@@ -93,35 +96,19 @@ def rotation_message(public_key: str, previous: Digest) -> bytes:
 
 def live_releases(records: Iterable[AuditRecord]) -> Mapping[tuple[str, str], Digest]:
     """(product, environment) -> release that is live, by the promotion, rollback and revocation records alone."""
-    return {where: stack[-1] for where, stack in _stacks(records).items() if stack[-1] is not None}
+    return {where: stack[-1] for where, stack in follow(records).stacks.items() if stack[-1] is not None}
 
 
 def live_stack(records: Iterable[AuditRecord], product: str, environment: str) -> list[Digest | None]:
     """What is live (last) and what each rollback would go back to; the base model, ``None``, is always first.
 
     A promotion goes on top, a rollback takes off the top, so that no rollback leads to what was rolled back from. A
-    revocation takes the release out wherever it stands: what was live below it is live again.
+    release that was revoked, retired or archived is taken out wherever it stands: what was live below it is live
+    again.
     """
-    return _stacks(records).get((product, environment), [None])
+    return list(follow(records).stacks.get((product, environment), [None]))
 
 
 def revoked_releases(records: Iterable[AuditRecord]) -> Mapping[Digest, AuditRecord]:
     """Releases that may not be served any more -> the record that says so."""
     return {str(record.body["release"]): record for record in records if record.event == "release.revoked"}
-
-
-def _stacks(records: Iterable[AuditRecord]) -> dict[tuple[str, str], list[Digest | None]]:
-    stacks: defaultdict[tuple[str, str], list[Digest | None]] = defaultdict(lambda: [None])
-    for record in records:
-        if record.event not in ("promotion.recorded", "rollback.recorded", "release.revoked"):
-            continue
-        stack = stacks[record.product, str(record.body["environment"])]
-        release = record.body["release"]
-        if record.event == "promotion.recorded":
-            stack.append(str(release))
-        elif record.event == "rollback.recorded":
-            while len(stack) > 1 and stack[-1] != release:
-                stack.pop()
-        else:
-            stack[:] = [each for each, _ in groupby(each for each in stack if each != release)]
-    return dict(stacks)

@@ -1,7 +1,7 @@
 """Calibrate a judge against people, and look up later whether its word counts.
 
-A calibration is kept under the judge's identity (model, prompt, decoding, code) and the set's digest. Change any of
-them and there is none: the judge's metrics are untrusted until it is calibrated again.
+A calibration is kept under the judge's identity: model, prompt, decoding, code. Change any of them and there is none:
+the judge is untrusted until it is calibrated again. The newest counts; it names the set that it was made on.
 """
 
 import random
@@ -126,9 +126,9 @@ def _measured(judge: Judge, labelled: LabelledSet, verdicts: Mapping[str, Verdic
 
 
 def keep(store: ArtifactStore, calibration: Calibration) -> Digest:
-    """Put it into the store, in place of an earlier one of the same judge on the same set."""
+    """Put it into the store, in place of an earlier one of the same judge."""
     digest = store.put_manifest(calibration)
-    store.put_action(_key(calibration.judge, calibration.set), digest)
+    store.put_action(_key(calibration.judge), digest)
     return digest
 
 
@@ -152,22 +152,20 @@ class Sitting(NamedTuple):
         )
 
 
-def seat(
-    store: ArtifactStore, judge: Judge, endpoint: JudgeEndpoint, labelled: Digest | None, policy: JudgePolicy
-) -> Sitting:
-    """The judge with its newest calibration on this set, if there is one that holds for it as it is now."""
-    known = None if labelled is None else store.get_action(_key(judge.identity, labelled))
+def seat(store: ArtifactStore, judge: Judge, endpoint: JudgeEndpoint, policy: JudgePolicy) -> Sitting:
+    """The judge with its newest calibration, if there is one that holds for it as it is now."""
+    known = store.get_action(_key(judge.identity))
     if known is None or not store.has(known):
-        of = "it has no calibration set" if labelled is None else "nothing for this model, prompt, decoding and set"
-        reason = f"judge {judge.file.name} ({judge.model}) is not calibrated ({of}): `assay judge calibrate`"
+        what = "nothing for this model, prompt, decoding and code"
+        reason = f"judge {judge.file.name} ({judge.model}) is not calibrated ({what}): `assay judge calibrate`"
         return Sitting(judge, endpoint, store.put_manifest(policy), None, reason)
     reason = store.get_manifest(known, Calibration).distrust(policy)
     untrusted = reason and f"judge {judge.file.name} ({judge.model}) is not trusted: {reason}"
     return Sitting(judge, endpoint, store.put_manifest(policy), known, untrusted)
 
 
-def _key(judge: Digest, labelled: Digest) -> Digest:
-    return sha256_json({"calibration-of": judge, "on": labelled})
+def _key(judge: Digest) -> Digest:
+    return sha256_json({"calibration-of": judge})
 
 
 def _first_place(file: PromptJudge | RagasJudge, verdicts: Sequence[Verdict]) -> float | None:

@@ -106,7 +106,11 @@ def bound(criterion: Criterion, policy: GatePolicy, candidate: Sequence[stats.Sc
 
 def settled(measured: Sequence[Measured], policy: GatePolicy) -> tuple[CriterionResult, ...]:
     """The outcomes. Each passes on its own interval, as all must. Any that fails holds the candidate back, so that a
-    failure must also stand up to Holm's adjustment over all of them; without that it is inconclusive."""
+    failure must also stand up to Holm's adjustment over all of them; without that it is inconclusive.
+
+    The silent ones stay in the family. A probe speaks when its baseline happened to score high, and by as much the
+    difference is low: of those that speak alone, more than the nominal share would fail by chance
+    (`benchmarks/gate_choices.py`)."""
     adjusted = stats.holm({each.criterion.name: each.p for each in measured})
     return tuple(_settled(each, adjusted[each.criterion.name], policy) for each in measured)
 

@@ -5,6 +5,7 @@ from data_contracts.digests import Digest, sha256_file
 from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
 from evals import answers
+from evals.passages import PassageItem
 from evals.protocols import Question
 from evals.question import QuestionItem
 from evals.suite import CallItem, read_items
@@ -25,7 +26,10 @@ class Decoding(Frozen):
     shots: Digest | None = None
     free: bool = False
 
-    def question(self, template: str, item: CallItem | QuestionItem) -> Question:
+    def freed(self) -> "Decoding":
+        return self.model_copy(update={"free": True})
+
+    def question(self, template: str, item: CallItem | QuestionItem | PassageItem) -> Question:
         """Body of a chat completion under this template (empty: the model's own); of a `CallItem` with its tools on
         offer, after the shots."""
         body: Question = {

@@ -12,6 +12,7 @@ from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults
 from evals import criteria, stats
 from evals.extraction import LAYER, Paper, canary_paper
+from evals.judging import JUDGES, SET_JUDGE
 from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
@@ -95,7 +96,8 @@ def scores_of(results: Mapping[str, Scored], suite: str, subject: str, metric: s
         raise Refused(f"no results of {subject} on suite {suite}")
     scores = [stats.Score(i.item, i.cluster, i.scores[metric]) for i in result.items if metric in i.scores]
     if not scores:
-        raise Refused(f"suite {suite} has no metric {metric} for {subject}")
+        remedy = f", as no judge model was asked: {SET_JUDGE}, and evaluate again" if metric in JUDGES else ""
+        raise Refused(f"suite {suite} has no metric {metric} for {subject}{remedy}")
     return scores
 
 

@@ -13,7 +13,7 @@ from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 from data_contracts.verdicts import ItemScore
 from evals import stats
-from evals.serving_speed import Answer, Served, Timed
+from evals.serving_speed import Answer, Served, Timed, quantile
 from evals.templates import page
 
 RESAMPLES = 2_000
@@ -49,8 +49,8 @@ class Ratio(Frozen):
 
 
 class Quality(Frozen):
-    """One metric of both on the same items: means with Wilson intervals. ``difference`` is student minus teacher with
-    its cluster bootstrap interval; ``None`` where the clusters are too few for one."""
+    """One metric of both on the same items, with the gate's intervals over clusters. ``difference`` is student minus
+    teacher; ``None`` where the clusters are too few for one."""
 
     metric: str
     n: int
@@ -124,21 +124,14 @@ def _speed(served: Served, timed: Timed, paired: Sequence[Answer]) -> Speed:
         price=served.price,
         requests=len(timed.answers),
         errors=dict(Counter(answer.error for answer in timed.answers if answer.error)),
-        p50_s=_quantile([answer.seconds for answer in paired], 0.5),
-        p99_s=_quantile([answer.seconds for answer in paired], 0.99),
-        first_token_s=_quantile([answer.first_token_s for answer in paired if answer.first_token_s is not None], 0.5),
+        p50_s=quantile([answer.seconds for answer in paired], 0.5),
+        p99_s=quantile([answer.seconds for answer in paired], 0.99),
+        first_token_s=quantile([answer.first_token_s for answer in paired if answer.first_token_s is not None], 0.5),
         tokens=tokens,
         busy_s=busy,
         tokens_per_second=tokens / busy if tokens else None,
         per_1k_tokens=served.price / 3600 * busy / tokens * 1000 if tokens else None,
     )
-
-
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    """The least measured value that at least this share of all do not exceed."""
-    import numpy as np
-
-    return float(np.quantile(values, share, method="inverted_cdf")) if values else None
 
 
 def _ratios(seconds: Sequence[tuple[float, float]]) -> list[Ratio]:
@@ -172,8 +165,8 @@ def _quality(metric: str, teacher: list[stats.Score], student: list[stats.Score]
         return Quality(
             metric=metric,
             n=len(differences),
-            teacher=stats.wilson(teacher, CONFIDENCE),
-            student=stats.wilson(student, CONFIDENCE),
+            teacher=stats.cluster_share(teacher).interval(CONFIDENCE),
+            student=stats.cluster_share(student).interval(CONFIDENCE),
             difference=stats.cluster_interval(differences, CONFIDENCE) if enough else None,
         )
     except stats.StatsError as error:

@@ -9,28 +9,38 @@ from pydantic import Field, StrictInt, StringConstraints, ValidationError
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
-from data_contracts.verdicts import ItemScore, Judged
+from data_contracts.verdicts import ItemScore
 from evals.policy import PLAIN_METRIC, GatePolicy
+from evals.protocols import Vouched
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1)]
 
 
 class ScoreRow(Frozen):
     """``score`` is in [0, 1], more is better. Items of one ``cluster`` are not independent; without one an item is its
-    own. Names are text or whole numbers, 17 the same as "17"."""
+    own. Names are text or whole numbers, 17 the same as "17". ``untrusted`` says why the score decides nothing, where a
+    judge model gave it that does not count: `assay eval` writes it."""
 
     suite: Name
     item: Name | StrictInt
     cluster: Name | StrictInt | None = None
     score: float = Field(strict=True, ge=0, le=1, allow_inf_nan=False)
+    untrusted: str = Field(default="", strict=True)
+
+
+class Distrust(NamedTuple):
+    """What a file says of the judge of its scores."""
+
+    untrusted: str
+    failed: int = 0
 
 
 class PlainScores(NamedTuple):
-    """One suite of one file, which is the ``artifact``. Who ``judged`` a score is not told in such a file."""
+    """One suite of one file, which is the ``artifact``. Of a judge it is told only why it does not count."""
 
     artifact: Digest
     items: tuple[ItemScore, ...]
-    judged: Mapping[str, Judged] = MappingProxyType({})
+    judged: Mapping[str, Vouched] = MappingProxyType({})
 
 
 class ScoreFile(NamedTuple):
@@ -41,8 +51,12 @@ class ScoreFile(NamedTuple):
     suites: Mapping[str, PlainScores]
 
 
-_FIELDS = "a row has the fields suite, item and score, and may have cluster"
-_WANTED = {"score": "a number from 0 to 1, where more is better", "suite": "a text that is not empty"}
+_FIELDS = "a row has the fields suite, item and score, and may have cluster and untrusted"
+_WANTED = {
+    "score": "a number from 0 to 1, where more is better",
+    "suite": "a text that is not empty",
+    "untrusted": "a text",
+}
 _NAME = "a text that is not empty, or a whole number"
 
 
@@ -51,6 +65,7 @@ def score_file(source: str, digest: Digest, rows: Iterable[tuple[int, Mapping[st
     that does not fit, and for an item that comes twice in a suite."""
     suites: dict[str, list[ItemScore]] = {}
     lines: dict[tuple[str, str], int] = {}
+    judged: dict[str, dict[str, Vouched]] = {}
     for line, fields in rows:
         row, where = _row(source, line, fields), f"{source}, line {line + 1}"
         item = str(row.item)
@@ -60,7 +75,10 @@ def score_file(source: str, digest: Digest, rows: Iterable[tuple[int, Mapping[st
         own = f"\0{item}"  # no cluster of a file is called so
         cluster = own if row.cluster is None else str(row.cluster)
         suites.setdefault(row.suite, []).append(ItemScore(item=item, cluster=cluster, scores={PLAIN_METRIC: row.score}))
-    return ScoreFile(source, digest, {name: PlainScores(digest, tuple(items)) for name, items in suites.items()})
+        if row.untrusted:
+            judged[row.suite] = {PLAIN_METRIC: Distrust(row.untrusted)}
+    found = {name: PlainScores(digest, tuple(items), judged.get(name, {})) for name, items in suites.items()}
+    return ScoreFile(source, digest, found)
 
 
 def _row(source: str, line: int, fields: Mapping[str, Any]) -> ScoreRow:

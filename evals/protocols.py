@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from pydantic import JsonValue
 
 from data_contracts.digests import Digest
+from data_contracts.judging import JudgePolicy
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
-from data_contracts.verdicts import ItemScore, Judged
+from data_contracts.verdicts import ItemScore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,6 +124,8 @@ class Detectors(Protocol):
     def pii(self) -> PiiFinder: ...
     @property
     def toxicity(self) -> OffenceScorer: ...
+    @property
+    def embedder(self) -> "Embeds": ...
 
 
 class Keeping(Detectors, Protocol):
@@ -132,11 +135,24 @@ class Keeping(Detectors, Protocol):
     def store(self) -> ArtifactStore: ...
     @property
     def answers(self) -> Answers: ...
+    @property
+    def judge(self) -> "JudgeModel | None":
+        """The model that judges answers, where the installation has one."""
+        ...
 
 
 class EvalParts(Keeping, Protocol):
     @property
     def server(self) -> ModelServer: ...
+
+
+class Vouched(Protocol):
+    """Of a judged metric: why its judge does not count, if so, and on how many items it gave no verdict."""
+
+    @property
+    def untrusted(self) -> str: ...
+    @property
+    def failed(self) -> int: ...
 
 
 class Scored(Protocol):
@@ -147,7 +163,7 @@ class Scored(Protocol):
     @property
     def items(self) -> Sequence[ItemScore]: ...
     @property
-    def judged(self) -> Mapping[str, Judged]: ...
+    def judged(self) -> Mapping[str, Vouched]: ...
 
 
 class Answer(Protocol):
@@ -174,7 +190,19 @@ class JudgeEndpoint(Protocol):
         ...
 
 
+class JudgeModel(NamedTuple):
+    """A model that judges, under the name that its server knows it by, and what it is held to before it counts.
+    ``template``: chat template to send along, if the server has none."""
+
+    endpoint: JudgeEndpoint
+    model: str
+    template: str
+    policy: JudgePolicy
+
+
 class Embeds(Protocol):
+    @property
+    def identity(self) -> str: ...
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """[texts, dimensions], each row of length 1."""
         ...

@@ -44,20 +44,23 @@ def tool_call_accuracy(called: tuple[str, dict[str, str]], expected: tuple[str, 
     return float(asyncio.run(ToolCallAccuracy().ascore([answer], [reference])).value)
 
 
-def judge_free(response: str, reference: str, embedder: Embeds) -> dict[str, float]:
+def judge_free(metric: str, response: str, reference: str, embedder: Embeds) -> float:
     """How near an answer is to the reference: by longest common subsequence (ROUGE-L, F1), by character n-grams (chrF)
-    and by meaning (cosine of embeddings, 0 where it is negative). An empty answer scores 0."""
-    _unwatched()
-    from ragas.metrics.collections import CHRFScore, RougeScore, SemanticSimilarity
-
+    or by meaning (cosine of embeddings, 0 where it is negative). ``metric`` is one of `JUDGE_FREE`; an empty answer
+    scores 0."""
     if not response.strip():
-        return dict.fromkeys(JUDGE_FREE, 0.0)
-    metrics = (RougeScore(rouge_type="rougeL", mode="fmeasure"), CHRFScore(), SemanticSimilarity(_embeddings(embedder)))
+        return 0.0
+    _unwatched()
+    from ragas.metrics import collections
 
-    async def scored() -> list[float]:
-        return [float((await metric.ascore(reference=reference, response=response)).value) for metric in metrics]
-
-    return {name: min(1.0, max(0.0, value)) for name, value in zip(JUDGE_FREE, asyncio.run(scored()), strict=True)}
+    if metric == "rouge_l":
+        scorer: Any = collections.RougeScore(rouge_type="rougeL", mode="fmeasure")
+    elif metric == "chrf":
+        scorer = collections.CHRFScore()
+    else:
+        scorer = collections.SemanticSimilarity(_embeddings(embedder))
+    found = asyncio.run(scorer.ascore(reference=reference, response=response))
+    return min(1.0, max(0.0, float(found.value)))
 
 
 def judged(
@@ -108,7 +111,9 @@ async def _judged(
                 except (openai.OpenAIError, InstructorError, TimeoutError, ValueError) as error:
                     cause = _cause(error)
                     if isinstance(cause, refused):
-                        raise Unavailable(f"{endpoint.url} refuses the request: check --model and the key") from None
+                        raise Unavailable(
+                            f"{endpoint.url} refuses the request: check the model's name and the key"
+                        ) from None
                     if isinstance(cause, openai.APIConnectionError) and not isinstance(cause, openai.APITimeoutError):
                         lost.append(item)
                     scores[item] = _why(cause)

@@ -12,6 +12,7 @@ from evals.gate import scores_of
 from evals.policy import CANARIES, GatePolicy
 from evals.run import SUBJECTS
 from evals.suite import Suite
+from evals.trust import shown
 
 Texts = Mapping[str, Mapping[str, str]]
 """``suite/subject`` -> item -> what was said, for pages that stay on the machine that draws them."""
@@ -101,7 +102,7 @@ def measures(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Meas
         if subject == "candidate":
             asked = Counter(metric for item in result.items for metric in item.scores)
             found += [
-                Measure(suite, result.suite_digest, metric, n, _means(policy, results, suite, metric))
+                Measure(suite, result.suite_digest, shown(metric, result), n, _means(policy, results, suite, metric))
                 for metric, n in sorted(asked.items())
             ]
     return found
@@ -110,13 +111,15 @@ def measures(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Meas
 def sections(
     policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str, EvalResult], texts: Texts | None = None
 ) -> list[Section]:
-    """Every metric of every suite; p-values of base against candidate are adjusted over all of them (Holm)."""
+    """Every metric of every suite that was measured; p-values of base against candidate are adjusted over all of them
+    (Holm)."""
+    measured = {suite.name: _measured(suite, results) for suite in suites}
     pairs = {
         (suite.name, metric): stats.paired_differences(
             scores_of(results, suite.name, "base", metric), scores_of(results, suite.name, "candidate", metric)
         )
         for suite in suites
-        for metric in suite.metrics
+        for metric in measured[suite.name]
     }
     adjusted = stats.holm(
         {"/".join(key): stats.sign_flip_p(pair, policy.resamples, policy.seed) for key, pair in pairs.items()}
@@ -124,20 +127,20 @@ def sections(
     return [
         Section(
             suite=suite.name,
-            description=suite.description,
+            description=_described(suite, measured[suite.name]),
             layer=suite.layer,
             rows=tuple(
                 Row(
-                    metric=metric,
+                    metric=_named(metric, suite.name, results),
                     n=len(pairs[suite.name, metric]),
                     scores=_means(policy, results, suite.name, metric),
                     effect=_effect(policy, pairs[suite.name, metric]),
                     p=adjusted[f"{suite.name}/{metric}"],
                 )
-                for metric in suite.metrics
+                for metric in measured[suite.name]
             ),
-            metric=suite.headline,
-            items=tuple(_items(suite, results, texts)),
+            metric=_headline(suite, measured[suite.name]),
+            items=tuple(_items(suite, _headline(suite, measured[suite.name]), results, texts)),
         )
         for suite in suites
     ]
@@ -154,9 +157,28 @@ def recitals(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Reci
     ]
 
 
-def _items(suite: Suite, results: Mapping[str, EvalResult], texts: Texts | None) -> list[Item]:
-    present = [subject for subject in SUBJECTS if f"{suite.name}/{subject}" in results]
-    scores = {subject: scores_of(results, suite.name, subject, suite.headline) for subject in present}
+def _measured(suite: Suite, results: Mapping[str, EvalResult]) -> list[str]:
+    candidate = results.get(f"{suite.name}/candidate")
+    judged = candidate.judged if candidate else {}
+    return [metric for metric in suite.metrics if metric not in suite.judged or metric in judged]
+
+
+def _named(metric: str, suite: str, results: Mapping[str, EvalResult]) -> str:
+    return shown(metric, *(results[f"{suite}/{subject}"] for subject in _present(suite, results)))
+
+
+def _described(suite: Suite, measured: Sequence[str]) -> str:
+    left = [metric for metric in suite.metrics if metric not in measured]
+    return suite.description + (f". Not measured, for want of a judge model: {', '.join(left)}" if left else "")
+
+
+def _headline(suite: Suite, measured: Sequence[str]) -> str:
+    return suite.headline if suite.headline in measured else measured[0]
+
+
+def _items(suite: Suite, metric: str, results: Mapping[str, EvalResult], texts: Texts | None) -> list[Item]:
+    present = _present(suite.name, results)
+    scores = {subject: scores_of(results, suite.name, subject, metric) for subject in present}
     of_item = {subject: {score.item: score.value for score in scores[subject]} for subject in present}
     asked = {} if texts is None else {item.id: item.text for item in suite.items()}
     said = {subject: (texts or {}).get(f"{suite.name}/{subject}", {}) for subject in present}
@@ -173,8 +195,16 @@ def _items(suite: Suite, results: Mapping[str, EvalResult], texts: Texts | None)
 
 
 def _means(policy: GatePolicy, results: Mapping[str, EvalResult], suite: str, metric: str) -> dict[str, stats.Interval]:
-    present = [subject for subject in SUBJECTS if f"{suite}/{subject}" in results]
-    return {subject: stats.wilson(scores_of(results, suite, subject, metric), policy.confidence) for subject in present}
+    """Each subject's mean with the gate's interval, over clusters."""
+    scores = {subject: scores_of(results, suite, subject, metric) for subject in _present(suite, results)}
+    return {
+        subject: stats.cluster_share(each, policy.resamples, policy.seed).interval(policy.confidence)
+        for subject, each in scores.items()
+    }
+
+
+def _present(suite: str, results: Mapping[str, EvalResult]) -> list[str]:
+    return [subject for subject in SUBJECTS if f"{suite}/{subject}" in results]
 
 
 def _effect(policy: GatePolicy, differences: Sequence[stats.Score]) -> stats.Interval | None:

@@ -5,6 +5,7 @@ Results are kept by artifact, and answers item by item: what was asked once is n
 """
 
 import logging
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -13,11 +14,12 @@ from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest, sha256_bytes, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest, ModelManifest
-from data_contracts.verdicts import EvalResult, ItemScore, LayerResults
-from evals import chat, extraction, kept, lm_harness
+from data_contracts.verdicts import EvalResult, ItemScore, Judged, LayerResults
+from evals import chat, extraction, judging, kept, lm_harness
+from evals.calibration import Sitting
 from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.kept import Progress, Respondent
-from evals.protocols import Answerer, EvalParts, Keeping
+from evals.protocols import EvalParts, Keeping
 from evals.scorers import classifiers, score
 from evals.suite import CallItem, ChoiceItem, Layer, Suite, load_suites
 from pipelines.recipes.product import Product
@@ -29,15 +31,19 @@ NO_TEMPLATE: Digest = sha256_bytes(b"")
 _CODE = (
     "data_contracts.records",
     "evals.answers",
+    "evals.calibration",
     "evals.call_text",
     "evals.constraints",
     "evals.decoding",
     "evals.grounding",
     "evals.jailbreaks",
+    "evals.judge",
+    "evals.judging",
     "evals.kept",
     "evals.leaks",
     "evals.lm_harness",
     "evals.numbers",
+    "evals.passages",
     "evals.question",
     "evals.question_scorers",
     "evals.ragas_metrics",
@@ -90,6 +96,8 @@ def evaluate_layer(
     results: dict[str, Digest] = {}
     all_hits = True
     for suite in suites:
+        if said := judging.left_out(parts, suite):
+            log.warning(said)
         for subject in _subjects(product, base, model, champion):
             result, hit = _evaluate(parts, product, base, suite, subject)
             results[f"{suite.name}/{subject.name}"] = result.digest
@@ -128,20 +136,32 @@ def evaluate(
     """One respondent's result on one suite, and whether it was remembered whole. ``product`` is empty for what is asked
     outside of one.
 
-    Raises `Unavailable` when an item gets no answer: there is no result then, but what was answered is kept.
+    Raises `Unavailable` when an item gets no answer: there is no result then, but what was answered is kept. Items on
+    which a judge failed are counted; they are asked again whenever the result is asked for.
     """
     probe = suite.lm_eval is not None
+    if suite.free:
+        way = way._replace(decoding=way.decoding.freed())
     template = NO_TEMPLATE if probe else sha256_bytes(way.template.encode())
     decoding = sha256_json(suite.lm_eval) if probe else way.decoding.digest
+    judges = judging.sittings(parts, suite)
+    config = {
+        "product": product,
+        "lock": who.lock,
+        "limit": way.limit,
+        "detectors": classifiers(suite.metrics, parts),
+        "judges": {metric: sitting.judged(failed=0).payload() for metric, sitting in judges.items()},
+    }
     key = action_key(
         "evaluate",
         code_version(*_CODE),
-        {"product": product, "lock": who.lock, "limit": way.limit, "detectors": classifiers(suite.metrics, parts)},
+        config,
         [suite.content_digest(), who.artifact, who.base, template, decoding],
     )
 
     def work() -> EvalResult:
-        items, texts, engine = (_by_likelihood if probe else _by_answer)(parts, suite, who, way, progress)
+        asked = (parts, suite, who, way, progress)
+        found = _by_likelihood(*asked) if probe else _by_answer(*asked, judges)
         return EvalResult(
             product=product,
             suite=suite.name,
@@ -149,9 +169,10 @@ def evaluate(
             artifact=who.artifact,
             template=template,
             decoding=decoding,
-            engine=engine,
-            items=items,
-            samples=parts.store.put_json(texts),
+            engine=found.engine,
+            items=found.items,
+            samples=parts.store.put_json(found.texts),
+            judged=found.judged,
             action_key=key,
         )
 
@@ -159,44 +180,58 @@ def evaluate(
         result = work()
         parts.store.put_action(key, parts.store.put_manifest(result))
         return result, False
-    return remembered(parts.store, key, EvalResult, work)
+    return remembered(parts.store, key, EvalResult, work, _is_whole)
+
+
+def _is_whole(result: EvalResult) -> bool:
+    return not any(judged.failed for judged in result.judged.values())
 
 
 def _evaluate(
     parts: EvalParts, product: Product, base: BaseManifest, suite: Suite, subject: Subject
 ) -> tuple[EvalResult, bool]:
-    who = Respondent(
-        subject.artifact,
-        base.digest,
-        {"server": chat.server_lock(), "code": code_version(*ASKING)},
-        lambda: _served(parts, base, subject),
-    )
+    who = respondent(parts, base, subject)
     way = Way(template_text(parts.store, product, subject.template), subject.decoding)
     return evaluate(parts, suite, who, way, _progress(suite, subject), product.name)
 
 
-def _served(parts: EvalParts, base: BaseManifest, subject: Subject) -> Answerer:
+def respondent(parts: EvalParts, base: BaseManifest, subject: Subject) -> Respondent:
+    """The subject behind our own server, which starts only when something has to be asked."""
+    lock: JsonValue = {"server": chat.server_lock(), "code": code_version(*ASKING)}
+    return Respondent(subject.artifact, base.digest, lock, lambda: served(parts, base, subject))
+
+
+def served(parts: EvalParts, base: BaseManifest, subject: Subject) -> chat.Endpoint:
     parts.server.ensure_running(base)
     name = parts.server.base_name() if subject.weights is None else parts.server.ensure_loaded(subject.weights)
     return chat.Endpoint(parts.server.url(), name, lambda: parts.store.tree(base.tree))
 
 
-_Answered = tuple[tuple[ItemScore, ...], dict[str, JsonValue], str]
-"""Scores; what the store keeps as the result's samples and nothing else does; the engine."""
+class _Answered(NamedTuple):
+    """Scores; what the store keeps as the result's samples and nothing else does; the engine; who judged what."""
+
+    items: tuple[ItemScore, ...]
+    texts: dict[str, JsonValue]
+    engine: str
+    judged: dict[str, Judged]
 
 
-def _by_answer(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
-    """Ask for answers and score them."""
+def _by_answer(
+    parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress, judges: Mapping[str, Sitting]
+) -> _Answered:
+    """Ask for answers, score them, and let judges score them."""
     items = [item for item in suite.items() if not isinstance(item, ChoiceItem)][: way.limit]
     # Equal tool lists follow each other: one cached prefix.
     neighbours = sorted(items, key=lambda item: item.tools if isinstance(item, CallItem) else ())
     questions = {item.id: way.decoding.question(way.template, item) for item in neighbours}
     texts, engine = kept.ask(parts.answers, who, questions, progress, way.fresh)
+    plain = tuple(metric for metric in suite.metrics if metric not in suite.judged)
+    scores = {item.id: score(item, texts[item.id], plain, parts) for item in items}
+    said = judging.judge_answers(parts, judges, items, texts, who.artifact, progress, way.fresh)
     scored = tuple(
-        ItemScore(item=item.id, cluster=item.cluster, scores=score(item, texts[item.id], suite.metrics, parts))
-        for item in items
+        ItemScore(item=item.id, cluster=item.cluster, scores=scores[item.id] | said.scores[item.id]) for item in items
     )
-    return scored, dict(texts), engine
+    return _Answered(scored, dict(texts), engine, said.judged)
 
 
 def _by_likelihood(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
@@ -206,7 +241,7 @@ def _by_likelihood(parts: Keeping, suite: Suite, who: Respondent, way: Way, prog
     if probed.scores.keys() != {item.id for item in items}:
         raise Refused(f"lm-eval scored {len(probed.scores)} items of suite {suite.name}, which has {len(items)}")
     scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
-    return scored, probed.likelihoods, probed.engine
+    return _Answered(scored, probed.likelihoods, probed.engine, {})
 
 
 def _progress(suite: Suite, subject: Subject) -> Progress:

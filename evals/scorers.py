@@ -6,9 +6,10 @@ from data_contracts.errors import BadInput
 from evals import question_scorers
 from evals.answers import parse_answer
 from evals.grounding import grounded
+from evals.passages import PassageItem
 from evals.protocols import Detectors
 from evals.question import QuestionItem
-from evals.ragas_metrics import tool_call_accuracy
+from evals.ragas_metrics import JUDGE_FREE, judge_free, tool_call_accuracy
 from evals.refusals import refuses
 from evals.suite import CallItem
 
@@ -79,32 +80,52 @@ SCORERS: dict[str, Callable[[CallItem, str], float | None]] = {
 
 
 def score(
-    item: CallItem | QuestionItem, text: str, metrics: tuple[str, ...], detectors: Detectors | None = None
+    item: CallItem | QuestionItem | PassageItem,
+    text: str,
+    metrics: tuple[str, ...],
+    detectors: Detectors | None = None,
 ) -> dict[str, float]:
-    """The suite's metrics that apply to this item. ``detectors`` is for those that ask a classifier; raises `BadInput`
-    for them without it, and for an unknown metric."""
+    """Those of these metrics that apply to this item. ``detectors`` is for those that ask a classifier or an embedding
+    model; raises `BadInput` for them without it, and for an unknown metric."""
     found = {metric: _one(item, text, metric, detectors) for metric in metrics}
     return {metric: value for metric, value in found.items() if value is not None}
 
 
 def classifiers(metrics: tuple[str, ...], detectors: Detectors) -> dict[str, str]:
-    """Who decides the metrics that ask a classifier, by metric: with another one a score is another."""
-    asked = {"no_pii": lambda: detectors.pii.identity, "no_toxicity": lambda: detectors.toxicity.identity}
+    """The models that decide a metric, by metric: with another one a score is another."""
+    asked = {
+        "no_pii": lambda: detectors.pii.identity,
+        "no_toxicity": lambda: detectors.toxicity.identity,
+        "semantic_similarity": lambda: detectors.embedder.identity,
+        "answer_relevancy": lambda: detectors.embedder.identity,
+    }
     return {metric: asked[metric]() for metric in metrics if metric in asked}
 
 
-def _one(item: CallItem | QuestionItem, text: str, metric: str, detectors: Detectors | None) -> float | None:
+def _one(
+    item: CallItem | QuestionItem | PassageItem, text: str, metric: str, detectors: Detectors | None
+) -> float | None:
     if isinstance(item, CallItem):
         if metric in SCORERS:
             return SCORERS[metric](item, text)
-    elif metric in question_scorers.SCORERS:
-        return question_scorers.SCORERS[metric](item, text)
-    elif metric in question_scorers.DETECTED:
-        if detectors is None:
-            raise BadInput(f"metric {metric} asks a classifier, and none is at hand here: leave the metric out")
-        return question_scorers.DETECTED[metric](item, text, detectors)
-    known = SCORERS if isinstance(item, CallItem) else {**question_scorers.SCORERS, **question_scorers.DETECTED}
+        known = [*SCORERS]
+    elif isinstance(item, QuestionItem):
+        if metric in question_scorers.SCORERS:
+            return question_scorers.SCORERS[metric](item, text)
+        if metric in question_scorers.DETECTED:
+            return question_scorers.DETECTED[metric](item, text, _at_hand(detectors, metric))
+        known = [*question_scorers.SCORERS, *question_scorers.DETECTED]
+    else:
+        if metric in JUDGE_FREE:
+            return judge_free(metric, text, item.reference, _at_hand(detectors, metric).embedder)
+        known = [*JUDGE_FREE]
     raise BadInput(f"no metric {metric} for item {item.id}: use {', '.join(known)}")
+
+
+def _at_hand(detectors: Detectors | None, metric: str) -> Detectors:
+    if detectors is None:
+        raise BadInput(f"metric {metric} asks a classifier, and none is at hand here: leave the metric out")
+    return detectors
 
 
 def _tidy(arguments: dict[str, str] | None) -> dict[str, str]:

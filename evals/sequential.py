@@ -1,4 +1,4 @@
-"""Anytime-valid tests and intervals for what is watched live: they may be looked at after every request and stopped at
+"""Anytime-valid tests for what is watched live: they may be looked at after every request and stopped at
 any time, for any reason, without more false alarms than alpha.
 
 A gambler bets on each value before it is seen, at odds that are fair if the mean is the claimed one. Then the wealth
@@ -9,13 +9,11 @@ only that the mean keeps to the bound at every request, given those before.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from evals.stats import Interval, StatsError
+from evals.stats import StatsError
 
 _STAKES = 40
-_STEPS = 40
-"""Halvings of an interval: to 1e-12."""
 
 
 def log_e_at_least(values: Sequence[float], bound: float) -> float:
@@ -40,17 +38,6 @@ def log_e_at_most(values: Sequence[float], bound: float) -> float:
     return log_e_at_least([1 - value for value in values], 1 - bound)
 
 
-def mean_sequence(values: Sequence[float], alpha: float = 0.05) -> Interval:
-    """The mean with its confidence sequence: with probability 1 - alpha it covers the mean at all times at once."""
-    if not 0 < alpha < 1:
-        raise StatsError(f"alpha is {alpha}, which is not between 0 and 1")
-    limit = math.log(2 / alpha)
-    seen = math.fsum(values) / len(values) if values else 0.5
-    low = _edge(lambda bound: log_e_at_most(values, bound) < limit, seen, 0.0)
-    high = _edge(lambda bound: log_e_at_least(values, bound) < limit, seen, 1.0)
-    return Interval(seen, low, high)
-
-
 def differences(outcomes: Iterable[tuple[bool, float]]) -> list[float]:
     """Challenger minus champion, in [-1, 1], from live traffic in its order: (whether the challenger answered, score in
     [0, 1]). Each answer of the challenger is held against the mean of the champion's since the last one that was, so
@@ -69,19 +56,3 @@ def differences(outcomes: Iterable[tuple[bool, float]]) -> list[float]:
 def log_e_no_worse(differences: Sequence[float], margin: float = 0.0) -> float:
     """Log e-value against "the challenger loses no more than ``margin`` to the champion", a margin in [0, 1)."""
     return log_e_at_least([(1 + each) / 2 for each in differences], (1 - margin) / 2)
-
-
-def difference_sequence(differences: Sequence[float], alpha: float = 0.05) -> Interval:
-    """Challenger minus champion with its confidence sequence."""
-    scaled = mean_sequence([(1 + each) / 2 for each in differences], alpha)
-    return Interval(*(2 * bound - 1 for bound in scaled))
-
-
-def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
-    """How far from ``start`` towards ``end`` a set without holes reaches; ``start`` counts as inside."""
-    for _ in range(_STEPS):
-        middle = (start + end) / 2
-        if middle in (start, end):
-            break
-        start, end = (middle, end) if inside(middle) else (start, middle)
-    return end

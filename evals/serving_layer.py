@@ -1,7 +1,7 @@
 """The serving layer: how fast and how reliably an artifact answers as it is served, as shares that a gate can bound.
 
 A request is slow or it is not, it fails or it does not: scores of 0 and 1, 1 being what is not wanted, so that a
-``ceiling`` on them is a statement on the rate with its Wilson interval. The times themselves are reported.
+``ceiling`` on them is a statement on the rate with its interval over clusters. The times themselves are reported.
 """
 
 from collections import Counter

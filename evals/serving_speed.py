@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data_contracts.errors import Unavailable
@@ -26,14 +26,16 @@ class Served(Frozen):
 
 
 class Answer(Frozen):
-    """One request, in seconds from sending it. ``tokens`` are the completion tokens that the server counts; ``error``
-    says why there is no answer, and then the other figures are those of the failure."""
+    """One request, in seconds from sending it. ``tokens`` are the completion tokens that the server counts,
+    ``prompt_tokens`` those of the question; ``error`` says why there is no answer, and then the other figures are those
+    of the failure."""
 
     prompt: int
     round: int
     seconds: float
     first_token_s: float | None = None
     tokens: int | None = None
+    prompt_tokens: int | None = None
     error: str = ""
 
 
@@ -42,6 +44,13 @@ class Timed(Frozen):
 
     answers: tuple[Answer, ...]
     busy_s: tuple[float, ...]
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The least measured value that at least this share of all do not exceed; ``None`` of none."""
+    import numpy as np
+
+    return float(np.quantile(values, share, method="inverted_cdf")) if values else None
 
 
 def compare(
@@ -72,13 +81,25 @@ def measure(
 
     ``say`` gets the number of prompts done. Raises `Unavailable` when the warm-up gets no answer: nothing is measured.
     """
-    return asyncio.run(_measure(sides, prompts, max_tokens, concurrency, warm_up, keys, say))
+    bodies = [[_body(side, messages, max_tokens) for messages in prompts] for side in sides]
+    return measure_bodies(sides, bodies, concurrency, warm_up, keys, say)
+
+
+def measure_bodies(
+    sides: Sequence[Served],
+    bodies: Sequence[Sequence[Mapping[str, Any]]],
+    concurrency: int,
+    warm_up: int,
+    keys: Sequence[str],
+    say: Callable[[int], None] = lambda done: None,
+) -> tuple[Timed, ...]:
+    """The same of chat-completion bodies [side][prompt], which lack only the model."""
+    return asyncio.run(_measure(sides, bodies, concurrency, warm_up, keys, say))
 
 
 async def _measure(
     sides: Sequence[Served],
-    prompts: Sequence[Messages],
-    max_tokens: int,
+    bodies: Sequence[Sequence[Mapping[str, Any]]],
     concurrency: int,
     warm_up: int,
     keys: Sequence[str],
@@ -93,8 +114,7 @@ async def _measure(
 
         async def ask(side: int, numbers: Sequence[int], round_: int) -> list[Answer]:
             asked = (
-                _answer(client, sides[side], keys[side], prompts[number], max_tokens, number, round_)
-                for number in numbers
+                _answer(client, sides[side], keys[side], bodies[side][number], number, round_) for number in numbers
             )
             return list(await asyncio.gather(*asked))
 
@@ -102,8 +122,8 @@ async def _measure(
             warm = await ask(side, range(warm_up), -1)
             if warm and all(answer.error for answer in warm):
                 raise Unavailable(f"{sides[side].name}: {sides[side].url} gives no answer: {warm[0].error}")
-        for round_, start in enumerate(range(warm_up, len(prompts), concurrency)):
-            numbers = range(start, min(start + concurrency, len(prompts)))
+        for round_, start in enumerate(range(warm_up, len(bodies[0]), concurrency)):
+            numbers = range(start, min(start + concurrency, len(bodies[0])))
             for side in order if round_ % 2 == 0 else reversed(order):
                 began = time.perf_counter()
                 answers[side].extend(await ask(side, numbers, round_))
@@ -112,22 +132,20 @@ async def _measure(
     return tuple(Timed(answers=tuple(answers[side]), busy_s=tuple(busy[side])) for side in order)
 
 
+def _body(served: Served, messages: Messages, max_tokens: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": messages, "temperature": 0.0, "max_tokens": max_tokens}
+    return body | ({"chat_template": served.template} if served.template else {})
+
+
 async def _answer(
-    client: Any, served: Served, key: str, messages: Messages, max_tokens: int, prompt: int, round_: int
+    client: Any, served: Served, key: str, question: Mapping[str, Any], prompt: int, round_: int
 ) -> Answer:
     import httpx
 
-    body: dict[str, Any] = {
-        "model": served.model,
-        "messages": messages,
-        "temperature": 0.0,
-        "max_tokens": max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    } | ({"chat_template": served.template} if served.template else {})
+    body = {**question, "model": served.model, "stream": True, "stream_options": {"include_usage": True}}
     began = time.perf_counter()
     first: float | None = None
-    tokens: int | None = None
+    usage: dict[str, int] = {}
     ended = False
     error = ""
     try:
@@ -145,7 +163,7 @@ async def _answer(
                         text = any(each["delta"].get("content") for each in choices)
                         ended = ended or any(each.get("finish_reason") for each in choices)
                         first = time.perf_counter() - began if text and first is None else first
-                        tokens = event["usage"]["completion_tokens"] if event.get("usage") else tokens
+                        usage = dict(event.get("usage") or usage)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
         error = type(failure).__name__  # its words may quote the request
     if not error and not ended:
@@ -153,4 +171,12 @@ async def _answer(
     elif not error and first is None:
         error = "an empty answer"
     seconds = time.perf_counter() - began
-    return Answer(prompt=prompt, round=round_, seconds=seconds, first_token_s=first, tokens=tokens, error=error)
+    return Answer(
+        prompt=prompt,
+        round=round_,
+        seconds=seconds,
+        first_token_s=first,
+        tokens=usage.get("completion_tokens"),
+        prompt_tokens=usage.get("prompt_tokens"),
+        error=error,
+    )

@@ -1,8 +1,8 @@
 """Suites: what is asked, in which layer, on which terms. One YAML each, its items as JSON lines beside it.
 
-Items are of three kinds: a customer's message with the product's tools on offer and the right behaviour (`CallItem`), a
-question that is answered in free text or in calls (`QuestionItem`), and one with choices that lm-eval scores by
-likelihood (`ChoiceItem`).
+Items are of four kinds: a customer's message with the product's tools on offer and the right behaviour (`CallItem`), a
+question that is answered in free text or in calls (`QuestionItem`), one that is answered from passages (`PassageItem`),
+and one with choices that lm-eval scores by likelihood (`ChoiceItem`).
 """
 
 import json
@@ -17,13 +17,18 @@ from data_contracts.digests import Digest, sha256_file, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from data_contracts.records import ToolSpec
+from evals.document import Document
 from evals.jailbreaks import Transform, transformed
+from evals.passages import PassageItem
 from evals.policy import GatePolicy
 from evals.question import QuestionItem
+from evals.ragas_metrics import JUDGE_FREE, JUDGED
 from pipelines.recipes.product import ROOT, Product
 
 TOOLS = ROOT / "evals" / "goldens" / "tools.jsonl"
 
+RUBRIC = "rubric"
+"""The metric of question suites that asks a judge model."""
 Layer = Literal["intrinsic", "product", "safety", "general", "rag", "serving"]
 
 
@@ -77,7 +82,9 @@ class ChoiceItem(Frozen):
         return self
 
 
-ItemT = TypeVar("ItemT", CallItem, ChoiceItem, QuestionItem)
+Item = CallItem | ChoiceItem | QuestionItem | PassageItem
+ItemT = TypeVar("ItemT", CallItem, ChoiceItem, QuestionItem, PassageItem, Document)
+Items = tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...] | tuple[PassageItem, ...]
 
 
 class Suite(Frozen):
@@ -87,7 +94,8 @@ class Suite(Frozen):
 
     ``lm_eval`` is a task in lm-eval's own format, for suites that lm-eval runs; the data set is filled in when it runs.
     The items of other suites are of the kind ``asks``; each ``transforms`` (see `evals.jailbreaks`) asks all of a
-    question suite's items once.
+    question suite's items once. ``free`` asks without the JSON schema that holds the answers in serving: for what a
+    model does by itself.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")
@@ -101,8 +109,9 @@ class Suite(Frozen):
     origin: Literal["hand-written", "generated", "published"]
     data: str
     data_digest: Digest | None = None
-    asks: Literal["product-calls", "questions"] = "product-calls"
+    asks: Literal["product-calls", "questions", "passages"] = "product-calls"
     transforms: tuple[Transform, ...] = ()
+    free: bool = False
     metrics: tuple[str, ...] = Field(min_length=1)
     headline: str
     lm_eval: dict[str, JsonValue] | None = None
@@ -121,25 +130,40 @@ class Suite(Frozen):
             raise ValueError("transforms change questions: set `asks: questions`, or take them out")
         return self
 
+    @model_validator(mode="after")
+    def _is_held_otherwise(self) -> "Suite":
+        if self.free and (self.asks != "product-calls" or self.lm_eval is not None):
+            raise ValueError("free: no schema holds these answers anyway; it is for `asks: product-calls`")
+        return self
+
     @property
     def step(self) -> Layer:
         """The step of the line that asks it: layers without one of their own go with the product's."""
         return self.layer if self.layer in ("safety", "general") else "product"
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The metrics that ask a judge model."""
+        asking: dict[str, set[str]] = {"questions": {RUBRIC}, "passages": set(JUDGED)}
+        judged = asking.get(self.asks, set()) if self.lm_eval is None else set()
+        return tuple(metric for metric in self.metrics if metric in judged)
+
     def data_path(self) -> Path:
         return ROOT / self.data
 
-    def items(self) -> tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...]:
+    def items(self) -> Items:
         """What is asked, in file order. Raises `BadInput` for a row that does not fit and an id that comes twice."""
         if self.transforms:
             return transformed(read_items(self.data_path(), QuestionItem), self.transforms)
         return self.written_items()
 
-    def written_items(self) -> tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...]:
+    def written_items(self) -> Items:
         """The items as they stand in the file, before any transform."""
         path = self.data_path()
         if self.lm_eval is not None:
             return read_items(path, ChoiceItem)
+        if self.asks == "passages":
+            return read_items(path, PassageItem)
         return read_items(path, CallItem) if self.asks == "product-calls" else read_items(path, QuestionItem)
 
     def check_policy(self, policy: GatePolicy) -> None:
@@ -204,7 +228,9 @@ def _known_metrics(suite: Suite) -> set[str]:
 
     if suite.asks == "product-calls":
         return set(scorers.SCORERS)
-    return {*question_scorers.SCORERS, *question_scorers.DETECTED}
+    if suite.asks == "passages":
+        return {*JUDGE_FREE, *JUDGED}
+    return {*question_scorers.SCORERS, *question_scorers.DETECTED, RUBRIC}
 
 
 def load_suites(product: Product) -> tuple[Suite, ...]:
@@ -219,8 +245,10 @@ def is_probe(suite: Suite) -> bool:
 
 
 def protected_texts(product: Product) -> dict[str, str]:
-    """``suite/item id`` -> text of every item that training must never see."""
-    return {f"{suite.name}/{item.id}": item.text for suite in load_suites(product) for item in suite.written_items()}
+    """``suite/item id`` -> text of every item that training must never see: of the product's suites and its desk's."""
+    names = dict.fromkeys([*product.suites, *(product.desk.asked if product.desk else ())])
+    suites = [load_suite(product.file("suite", name)) for name in names]
+    return {f"{suite.name}/{item.id}": item.text for suite in suites for item in suite.written_items()}
 
 
 def read_items(path: Path, kind: type[ItemT]) -> tuple[ItemT, ...]:

@@ -9,16 +9,32 @@ from data_contracts.verdicts import EvalResult
 from evals.protocols import Scored
 
 
-def untrusted(results: Mapping[str, Scored], suite: str, baseline: str, metric: str) -> str:
-    """Why a metric decides nothing: a judge scored it that does not count, or gave no verdict on an item. Such items
+def doubt(result: Scored, metric: str) -> str:
+    """Why a metric of this result decides nothing: its judge does not count, or gave no verdict on an item. Such items
     score 0, which would flatter whatever they are compared with. Nothing where it may decide."""
+    judged = result.judged.get(metric)
+    if judged is None:
+        return ""
+    failed = f"the judge gave no verdict on {judged.failed} items: evaluate again" if judged.failed else ""
+    return judged.untrusted or failed
+
+
+def untrusted(results: Mapping[str, Scored], suite: str, baseline: str, metric: str) -> str:
+    """Why a metric decides nothing between the candidate and this baseline; nothing where it may decide."""
     for subject in ("candidate", baseline):
         result = results.get(f"{suite}/{subject}")
-        judged = result.judged.get(metric) if result else None
-        if judged and (judged.untrusted or judged.failed):
-            failed = f"the judge gave no verdict on {judged.failed} items of {subject}: evaluate again"
-            return judged.untrusted or failed
+        if result and (why := doubt(result, metric)):
+            return f"{subject}: {why}"
     return ""
+
+
+def shown(metric: str, *results: Scored) -> str:
+    """The metric's name, and in brackets what speaks against its figures in these results."""
+    judged = [each.judged[metric] for each in results if metric in each.judged]
+    failed = sum(each.failed for each in judged)
+    against = ["untrusted judge"] if any(each.untrusted for each in judged) else []
+    against += [f"no verdict on {failed}"] if failed else []
+    return f"{metric} ({', '.join(against)})" if against else metric
 
 
 def check_judges(store: ArtifactStore, results: Mapping[str, EvalResult]) -> None:

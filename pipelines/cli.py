@@ -12,11 +12,13 @@ from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
 from pipelines import (
     data_cli,
+    desk_cli,
     distil_cli,
     erasure_cli,
     eval_cli,
     gate_cli,
     judge_cli,
+    lifecycle_cli,
     recipe_cli,
     releases_cli,
     runs_cli,
@@ -32,9 +34,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 key_app = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 log_app = typer.Typer(no_args_is_help=True, help="The audit log.")
 app.add_typer(releases_cli.app)
+app.add_typer(lifecycle_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(eval_cli.app)
+app.add_typer(desk_cli.app)
 app.add_typer(scan_cli.app)
 app.add_typer(gate_cli.app)
 app.add_typer(tuning_cli.app)
@@ -46,7 +50,10 @@ app.add_typer(spotcheck_cli.app, name="spotcheck")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 
-LINE = "key:data* or key:model* or key:eval* or key:release/verdict or key:release/candidate"
+LINE = (
+    "key:data* or key:model* or key:eval/product or key:eval/safety or key:eval/general"
+    " or key:release/verdict or key:release/candidate"
+)
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from assets import evaluation, release, search, serving, signals, training
+from assets import desk, evaluation, release, search, serving, signals, training
 from assets.checks import DATA_ASSETS, checks
 from pipelines.automation import jobs
 from pipelines.automation.approvals import approvals
 from pipelines.automation.erasure import erase, erasures
+from pipelines.automation.notices import notices
 from pipelines.automation.retraining import drift_check, retraining
 from pipelines.automation.serving import reconciliation
 from pipelines.wiring import Line
@@ -23,6 +24,7 @@ def definitions() -> dg.Definitions:
             *(training.base, training.sft, training.preference_tuned, training.selected),
             search.recipe,
             *evaluation.layers,
+            desk.techniques,
             *(release.verdict, release.candidate, release.approval),
             serving.promotion,
             *(signals.traces, signals.drift, signals.retrain_decision),
@@ -30,7 +32,7 @@ def definitions() -> dg.Definitions:
         asset_checks=[*checks, release.promotes],
         jobs=[*jobs.all_jobs, erase],
         schedules=[drift_check],
-        sensors=[approvals, erasures, reconciliation, retraining],
+        sensors=[approvals, erasures, notices, reconciliation, retraining],
         resources={"line": line, "manifests": manifests, "io_manager": ManifestIOManager(manifests)},
         executor=dg.in_process_executor,
     )

@@ -19,7 +19,7 @@ from data_contracts.manifests import BaseManifest
 from pipelines.distil_cli import KeyEnv, address_of, prompts_of, server_key
 from pipelines.recipes.product import ROOT
 from pipelines.terminal import JsonFlag, console, show
-from pipelines.wiring import Line
+from pipelines.wiring import Line, Settings
 
 if TYPE_CHECKING:
     from data_contracts.verdicts import EvalResult
@@ -49,6 +49,9 @@ def evaluate(
     metric: Annotated[str, typer.Option(help="Whose scores --out gets; each suite's headline by itself.")] = "",
     out: Annotated[Path | None, typer.Option(help="JSONL of {suite, item, cluster, score}, for `assay gate`.")] = None,
     fresh: Annotated[bool, typer.Option(help="Ask again what was asked before.")] = False,
+    judge_url: Annotated[str, typer.Option(help="Server of the judge model, in place of ASSAY_JUDGE_URL.")] = "",
+    judge_model: Annotated[str, typer.Option(help="Its name there, in place of ASSAY_JUDGE_MODEL.")] = "",
+    judge_key_env: Annotated[str, typer.Option(help="Variable with its key, in place of ASSAY_JUDGE_KEY_ENV.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a model a suite's questions and score what it answers. What was asked before is not asked again.
@@ -70,7 +73,10 @@ def evaluate(
         raise BadInput("name either --model (and --adapter), or --endpoint and --name")
     if endpoint and not tokenizer and (probes := [each.name for each in suites if each.lm_eval is not None]):
         raise BadInput(f"suite {probes[0]} runs in lm-eval, which needs the served model's tokenizer: name --tokenizer")
-    line = Line()
+    judge = {"judge_url": judge_url, "judge_model": judge_model, "judge_key_env": judge_key_env}
+    line = Line(Settings().model_copy(update={setting: value for setting, value in judge.items() if value}))
+    for each in suites:
+        _check_measured(line, each, metrics[each.name] if out else "")
     who = (
         _served(endpoint, name, server_key(api_key_env) if api_key_env else None, tokenizer)
         if endpoint
@@ -150,6 +156,17 @@ def _metric(suite: "Suite", metric: str) -> str:
     if metric and metric not in suite.metrics:
         raise BadInput(f"suite {suite.name} has no metric {metric!r}: it has {', '.join(suite.metrics)}")
     return metric or suite.headline
+
+
+def _check_measured(line: Line, suite: "Suite", wanted: str) -> None:
+    """Tell which metrics are left out for want of a judge. Raises `BadInput` when these are all, or the wanted one."""
+    from evals.judging import left_out, sittings
+
+    sittings(line, suite)
+    if said := left_out(line, suite):
+        if wanted in suite.judged:
+            raise BadInput(f"--out: {said}; or name another --metric")
+        print(said, file=sys.stderr)
 
 
 def _template(name: str, suites: "list[Suite]") -> str:
@@ -244,20 +261,36 @@ def _teller(suite: "Suite") -> Callable[[int, int], None]:
 
 
 def _write(path: Path, results: "list[tuple[EvalResult, str]]") -> None:
+    from evals.trust import doubt
     from pipelines.stages.data.plain import whole_file, write_row
 
     with whole_file(path) as file:
         for result, metric in results:
+            why = doubt(result, metric)
             for each in result.items:
                 if metric in each.scores:
                     row = {"suite": result.suite, "item": each.item, "cluster": each.cluster}
-                    write_row(file, row | {"score": each.scores[metric]})
+                    write_row(file, row | {"score": each.scores[metric]} | ({"untrusted": why} if why else {}))
 
 
 def _tell(done: "list[tuple[Suite, EvalResult, bool]]") -> None:
-    table = Table("suite", "metric", "n", "mean", box=None, pad_edge=False)
+    from evals.trust import doubt
+
+    judged = any(result.judged for _, result, _ in done)
+    heads = ("suite", "metric", "n", "mean", *(("judge", "no verdict") if judged else ()))
+    table = Table(*heads, box=None, pad_edge=False)
+    doubts: list[str] = []
     for suite, result, _ in done:
         for metric in suite.metrics:
-            if scores := [each.scores[metric] for each in result.items if metric in each.scores]:
-                table.add_row(suite.name, metric, str(len(scores)), f"{sum(scores) / len(scores):.3f}")
+            scores = [each.scores[metric] for each in result.items if metric in each.scores]
+            if not scores:
+                continue
+            row = [suite.name, metric, str(len(scores)), f"{sum(scores) / len(scores):.3f}"]
+            if told := result.judged.get(metric):
+                row += ["untrusted" if told.untrusted else "trusted", str(told.failed)]
+            table.add_row(*row)
+            if why := doubt(result, metric):
+                doubts.append(f"{suite.name}, {metric}: passes no gate: {why}")
     console.print(table)
+    for each in doubts:
+        console.print(each, markup=False)

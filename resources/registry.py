@@ -12,6 +12,7 @@ from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Missing
 
 _RELEASE_TAG = "assay.release"
+_STATE_TAG = "assay.state"
 
 
 class MlflowRegistry:
@@ -79,6 +80,18 @@ class MlflowRegistry:
         if version is None:
             raise Missing(f"release {release} is not in the model registry {self.uri}: register it again")
         self._client.set_registered_model_alias(product, name, version)
+
+    def states(self, product: str) -> Mapping[Digest, str | None]:
+        """The tag that tells the state of each release which the registry has; ``None`` where there is none yet."""
+        found = self._client.search_model_versions(f"name = '{product}'")
+        return {v.tags[_RELEASE_TAG]: v.tags.get(_STATE_TAG) for v in found if _RELEASE_TAG in v.tags}
+
+    def set_state(self, product: str, release: Digest, state: str) -> None:
+        """Tag a release's version with its state."""
+        version = self._version(product, release)
+        if version is None:
+            raise Missing(f"release {release} is not in the model registry {self.uri}: register it again")
+        self._client.set_model_version_tag(product, version, _STATE_TAG, state)
 
     @cached_property
     def _client(self) -> Any:

@@ -21,7 +21,11 @@ def main(plan_file: Path) -> None:
         found = tree_digest(tree_files(Path(folder)))
         if found != tree:
             sys.exit(f"refusing to serve {folder}: its files have digest {found}, recorded was {tree}")
-    os.execve(plan["argv"][0], plan["argv"], os.environ | plan["env"] | {"VLLM_PROCESS_NAME_PREFIX": title(owner)})
+    argv = plan["argv"]
+    model = argv[argv.index("--model") + 1]
+    if plan["trees"].get(plan["base"]["tree"]) != model:
+        sys.exit(f"refusing to serve {model}: it is not the base that was recorded; remove {plan_file} and reconcile")
+    os.execve(argv[0], argv, os.environ | plan["env"] | {"VLLM_PROCESS_NAME_PREFIX": title(owner)})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.desk import techniques
 from assets.serving import CANARY, CHALLENGER, CHAMPION
 
 data = dg.define_asset_job("data", dg.AssetSelection.groups("data"), description="Raw rows to splits and preferences.")
@@ -9,13 +10,21 @@ train = dg.define_asset_job("train", dg.AssetSelection.groups("model"), descript
 search = dg.define_asset_job(
     "search", dg.AssetSelection.groups("search"), description="Hyperparameters of the product's recipe, by trial."
 )
-UP_TO_CANDIDATE = dg.AssetSelection.groups("data", "model", "eval") | dg.AssetSelection.assets(
-    ["release", "verdict"], ["release", "candidate"]
+EVALUATION = dg.AssetSelection.groups("eval") - dg.AssetSelection.assets(techniques)
+UP_TO_CANDIDATE = (
+    dg.AssetSelection.groups("data", "model")
+    | EVALUATION
+    | dg.AssetSelection.assets(["release", "verdict"], ["release", "candidate"])
 )
 evaluate = dg.define_asset_job(
     "evaluate",
-    dg.AssetSelection.groups("eval") | dg.AssetSelection.assets(["release", "verdict"]),
+    EVALUATION | dg.AssetSelection.assets(["release", "verdict"]),
     description="Judge a candidate: name it in the config of each step (candidate: sha256:...).",
+)
+desk = dg.define_asset_job(
+    "desk",
+    dg.AssetSelection.assets(techniques),
+    description="Prompt, worked examples, retrieval or fine-tuning: name the candidate in the config of the step.",
 )
 line = dg.define_asset_job(
     "line",
@@ -32,4 +41,4 @@ promote = dg.define_asset_job(
     dg.AssetSelection.assets(CHALLENGER, CANARY, CHAMPION),
     description="Promote the release named in the config: verify all again, challenger, canary, record, alias.",
 )
-all_jobs = [data, train, search, evaluate, line, promote, signals]
+all_jobs = [data, train, search, evaluate, desk, line, promote, signals]

@@ -1,5 +1,6 @@
 """A product file: one YAML that says what a model is made from, how it is judged, approved and served."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl
@@ -17,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 PRODUCTS = ROOT / "pipelines" / "products"
 
 
-FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"]
+SERVED = frozenset({"adapter", "champion", "model", "release", "weights"})
+"""Keys by which somebody may try to say in a file what is served."""
+
+FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite", "documents"]
 
 
 class Source(Frozen):
@@ -114,6 +118,33 @@ class Serving(Frozen):
     canary: Canary = Canary()
 
 
+class Desk(Frozen):
+    """What the technique desk asks (see `evals.desk`): ``suites``, and suites of ``facts``, whose items name as their
+    cluster the document that answers them. ``documents`` tell what changed in them up to ``as_of``; so many
+    ``passages`` of them go before a question. ``examples`` are worked questions for suites without tools. What is
+    trained anew every ``retrained_days`` does not know facts that change faster. Below the quality ``least`` nothing
+    is recommended."""
+
+    documents: str
+    as_of: date
+    suites: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    examples: str = ""
+    passages: int = Field(default=3, ge=1, le=10)
+    retrained_days: int = Field(ge=1)
+    least: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _asks_once(self) -> "Desk":
+        if not self.asked or len(set(self.asked)) < len(self.asked):
+            raise ValueError("name one suite at least under suites or facts, and each once")
+        return self
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        return (*self.suites, *self.facts)
+
+
 class Product(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
     tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
@@ -135,6 +166,21 @@ class Product(Frozen):
     gate_policy: str
     approval: ApprovalRule = ApprovalRule()
     serving: Serving = Serving()
+    desk: Desk | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_nothing_to_serve(cls, found: object) -> object:
+        """What is served is a registered release that was promoted; a file that names a folder, a hub id or a digest
+        would get past all of that."""
+        serving = found.get("serving") if isinstance(found, dict) else None
+        for part, where in ((found, ""), (serving, "serving.")):
+            for name in SERVED.intersection(part) if isinstance(part, dict) else ():
+                raise ValueError(
+                    f"{where}{name}: a product file names no model to serve; what is live is a registered release: "
+                    "promote one (assay promote)"
+                )
+        return found
 
     @model_validator(mode="after")
     def _sources_differ(self) -> "Product":
@@ -159,9 +205,7 @@ class Product(Frozen):
         """The canaries among its rows, if any."""
         return next(filter(None, (Planted.by(source.url) for source in self.sources)), None)
 
-    def file(
-        self, kind: Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite"], name: str
-    ) -> Path:
+    def file(self, kind: FileKind, name: str) -> Path:
         """Where a file that the product names lies: by name, or by a path that starts at the repository. Raises
         `BadInput` when it does not exist."""
         folder, suffix = {
@@ -171,6 +215,7 @@ class Product(Frozen):
             "data_policy": ("data_contracts/policies", ".yaml"),
             "gate_policy": ("evals/policies", ".yaml"),
             "suite": ("evals/suites", ".yaml"),
+            "documents": ("evals/documents", ".jsonl"),
         }[kind]
         path = ROOT / name if name.endswith(suffix) else ROOT / folder / f"{name}{suffix}"
         if not path.is_file():

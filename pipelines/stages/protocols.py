@@ -15,7 +15,7 @@ from data_contracts.manifests import SignedHead
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
 from data_contracts.traces import Trace
-from evals.protocols import Answers, ModelServer
+from evals.protocols import Answers, JudgeModel, ModelServer
 from pipelines.stages.data.item import Item, Row
 from pipelines.stages.train.base import BaseSource
 
@@ -282,6 +282,40 @@ class Registry(Protocol):
     def register(self, product: str, release: Digest, files: Mapping[str, Path], tags: Mapping[str, str]) -> str: ...
     def alias(self, product: str, name: str) -> Digest | None: ...
     def set_alias(self, product: str, name: str, release: Digest | None) -> None: ...
+    def states(self, product: str) -> Mapping[Digest, str | None]:
+        """The tag ``assay.state`` of every version; ``None`` where there is none yet."""
+        ...
+
+    def set_state(self, product: str, release: Digest, state: str) -> None: ...
+
+
+class TreeSigner(Protocol):
+    """Signs folders with a key of this installation; whoever has the public key can check them, offline."""
+
+    def public_key(self) -> str:
+        """PEM of the key that signs."""
+        ...
+
+    def sign(self, folder: Path) -> bytes:
+        """A signature over the name and the bytes of every file."""
+        ...
+
+    def check(self, folder: Path, signature: bytes, public_key: str) -> None:
+        """Raises `Refused` unless the key made this signature over this very folder, naming what differs."""
+        ...
+
+
+class Notifier(Protocol):
+    """Tells people outside. Addresses hold secrets: they are spoken of by labels."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Labels of the configured addresses."""
+        ...
+
+    def send(self, address: str, title: str, text: str) -> None:
+        """Returns once the address took it. Raises `AssayError` otherwise."""
+        ...
 
 
 class TraceStore(Protocol):
@@ -356,9 +390,15 @@ class Parts(Protocol):
     @property
     def registry(self) -> Registry: ...
     @property
+    def signer(self) -> TreeSigner: ...
+    @property
+    def notifier(self) -> Notifier: ...
+    @property
     def server(self) -> ModelServer: ...
     @property
     def answers(self) -> Answers: ...
+    @property
+    def judge(self) -> JudgeModel | None: ...
     @property
     def traces(self) -> TraceStore: ...
     @property

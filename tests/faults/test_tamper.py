@@ -12,6 +12,7 @@ import pytest
 from data_contracts.digests import Digest, hex_of
 from data_contracts.ledger import Origin
 from data_contracts.manifests import ReleaseManifest
+from data_contracts.provenance import Attestation
 from data_contracts.verdicts import GateVerdict
 from pipelines.stages.release.verify import verify
 from pipelines.stages.release.walk import Link
@@ -75,9 +76,13 @@ def test_a_whole_line_verifies_and_every_link_is_there(place):
         "verdict",
         "policy",
         "card",
+        "attestation",
+        "provenance",
+        "signature",
         "approvals",
         "canary",
         "promotion",
+        "lifecycle",
         "routes",
     ]
     assert {link.status for link in links} == {"ok"}
@@ -97,26 +102,39 @@ def body_of(event: str, field: str) -> Callable[[SmallLine, ReleaseManifest], Di
     )
 
 
+def attestation(line: SmallLine) -> Attestation:
+    digest = body_of("release.registered", "attestation")(line, line.product)
+    return line.parts.store.get_manifest(digest, Attestation)
+
+
+def attested(name: str) -> Callable[[SmallLine, ReleaseManifest], Digest]:
+    return lambda line, release: getattr(attestation(line), name)
+
+
 @pytest.mark.parametrize(
     ("what", "links"),
     [
         (lambda line, release: release.digest, {"release"}),
-        (lambda line, release: release.model, {"model", "verdict"}),
-        (lambda line, release: release.base, {"base"}),
-        (lambda line, release: release.template, {"template"}),
-        (lambda line, release: release.verdict, {"verdict"}),
-        (lambda line, release: release.policy, {"policy", "verdict", "approvals"}),
-        (lambda line, release: release.serving_config, {"policy"}),
-        (lambda line, release: release.card, {"card"}),
-        (lambda line, release: release.card_diff, {"card"}),
-        (lambda line, release: release.bom, {"card"}),
+        (lambda line, release: release.model, {"model", "verdict", "provenance", "signature"}),
+        (lambda line, release: release.base, {"base", "signature"}),
+        (lambda line, release: release.template, {"template", "signature"}),
+        (lambda line, release: release.verdict, {"verdict", "signature"}),
+        (lambda line, release: release.policy, {"policy", "verdict", "approvals", "signature"}),
+        (lambda line, release: release.serving_config, {"policy", "signature"}),
+        (lambda line, release: release.card, {"card", "signature"}),
+        (lambda line, release: release.card_diff, {"card", "signature"}),
+        (lambda line, release: release.bom, {"card", "signature"}),
         (model_field("recipe"), {"recipe", "checkpoints"}),
-        (model_field("checkpoint"), {"checkpoints"}),
-        (lambda line, release: line.splits.digest, {"data manifests"}),
-        (lambda line, release: line.raw.digest, {"data manifests"}),
+        (model_field("checkpoint"), {"checkpoints", "provenance", "signature"}),
+        (lambda line, release: line.splits.digest, {"data manifests", "provenance", "signature"}),
+        (lambda line, release: line.raw.digest, {"data manifests", "provenance", "signature"}),
         (result_of, {"verdict"}),
         (body_of("approval.accepted", "approval"), {"approvals"}),
         (body_of("promotion.recorded", "canary"), {"canary"}),
+        (body_of("release.registered", "attestation"), {"attestation"}),
+        (attested("provenance"), {"provenance", "signature"}),
+        (attested("signature"), {"signature"}),
+        (lambda line, release: attestation(line).files["report.html"], {"signature"}),
     ],
 )
 @pytest.mark.parametrize("harm", [flip, Path.unlink])
@@ -130,7 +148,7 @@ def test_one_byte_of_the_adapter(place):
     line, release = place
     flip(tree(line, release.weights) / "adapter_model.safetensors")
     found = broken(line, release.digest)
-    assert set(found) == {"adapter", "checkpoints"}
+    assert set(found) == {"adapter", "checkpoints", "provenance", "signature"}
     assert "adapter_model.safetensors was changed" in found["adapter"]
 
 

@@ -1,9 +1,13 @@
 """Judges through the real vLLM: calibration refuses a model of random weights, and ragas counts what it cannot use."""
 
+from data_contracts.digests import sha256_bytes
 from data_contracts.manifests import BaseManifest
-from evals.calibration import calibrate, read_set, seat
+from evals.calibration import calibrate, read_set
 from evals.judge import Judge, JudgeDecoding, load_judge, load_policy
-from evals.rag import load_rag, score_rag
+from evals.judging import judge_answers, sittings
+from evals.passages import PassageItem
+from evals.protocols import JudgeModel
+from evals.suite import load_suite, read_items
 from pipelines.recipes.product import ROOT
 from pipelines.wiring import Line
 from resources.openai_endpoint import OpenAiEndpoint
@@ -31,13 +35,15 @@ def test_ragas_asks_it_too_and_its_failures_are_counted(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest
 ) -> None:
     tiny_vllm.ensure_running(tiny_base_manifest)
-    suite = load_rag(ROOT / "evals/passages/billing-help.yaml")
-    suite = suite.model_copy(update={"metrics": ("faithfulness",)})
-    endpoint = OpenAiEndpoint(tiny_vllm.url(), timeout=60, retries=1, patient=True)
-    judge = Judge(load_judge("ragas-faithfulness"), tiny_vllm.base_name(), CHATML)
-    sitting = seat(tiny_line.store, judge, endpoint, None, RULE)
-    answers = {item.id: item.reference for item in suite.items()}
-    scores = score_rag(suite, answers, {"faithfulness": sitting}, tiny_line.embedder)
-    assert len(scores.items) == 12
-    assert scores.judged["faithfulness"].failed == 12
-    assert "is not calibrated" in scores.judged["faithfulness"].untrusted
+    suite = load_suite(ROOT / "evals/suites/billing-help.yaml").model_copy(update={"metrics": ("faithfulness",)})
+    items = read_items(suite.data_path(), PassageItem)[:12]
+    server = OpenAiEndpoint(tiny_vllm.url(), timeout=60, retries=1, patient=True)
+    line = Line(tiny_line.settings)
+    line.__dict__["judge"] = JudgeModel(server, tiny_vllm.base_name(), CHATML, RULE)
+    answers = {item.id: item.reference for item in items}
+    artifact = sha256_bytes(b"the references")
+    found = judge_answers(line, sittings(line, suite), items, answers, artifact, lambda *_: None)
+    assert {scores["faithfulness"] for scores in found.scores.values()} == {0}
+    assert found.judged["faithfulness"].failed == 12
+    assert "is not calibrated" in found.judged["faithfulness"].untrusted
+    assert line.answers.held([artifact]) == 0

@@ -49,6 +49,18 @@ def test_an_alias_points_to_a_release_and_can_be_taken_away(registry, files):
     assert registry.alias("nobody", "champion") is None
 
 
+def test_a_version_is_tagged_with_its_releases_state(registry, files):
+    registry.register("d", FIRST, files, {"assay.release": FIRST})
+    registry.register("d", SECOND, files, {})
+    assert registry.states("d") == {FIRST: None, SECOND: None}
+    registry.set_state("d", FIRST, "staging")
+    registry.set_state("d", FIRST, "production")
+    assert registry.states("d") == {FIRST: "production", SECOND: None}
+    assert registry.states("nobody") == {}
+    with pytest.raises(Missing, match="not in the model registry"):
+        registry.set_state("nobody", FIRST, "staging")
+
+
 def test_an_alias_to_what_is_not_registered_is_refused(registry, files):
     registry.register("c", FIRST, files, {})
     with pytest.raises(Missing, match="not in the model registry"):

@@ -6,10 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = Path(str(distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js")))
+"""axe-core's source; the package around it is not imported, as it asks for Playwright."""
 
 _FRAME = """<!doctype html><meta charset="utf-8"><title>frame</title>
 <iframe id="page" style="width: {width}px; height: 800px; border: 0" srcdoc="{page}"></iframe><pre id="found"></pre>
@@ -20,12 +23,10 @@ document.getElementById("page").onload = async event => {{
   const found = {{width: inside.innerWidth, closed: root.scrollWidth}};
   inside.document.querySelectorAll("details").forEach(each => each.open = true);
   found.open = root.scrollWidth;
-  if ({axe}.length) {{
-    inside.eval({axe});
-    const seen = await inside.axe.run(inside.document, {{resultTypes: ["violations"]}});
-    found.passes = seen.passes.length;
-    found.violations = seen.violations.map(each => [each.id, each.nodes.map(node => node.html.slice(0, 200))]);
-  }}
+  inside.eval({axe});
+  const seen = await inside.axe.run(inside.document, {{resultTypes: ["violations"]}});
+  found.passes = seen.passes.length;
+  found.violations = seen.violations.map(each => [each.id, each.nodes.map(node => node.html.slice(0, 200))]);
   put(found);
 }};
 </script>"""
@@ -43,11 +44,10 @@ class Look(NamedTuple):
     console: list[str]
 
 
-def look(page: str, width: int, folder: Path, axe: str = "") -> Look:
-    """``axe`` is the source of axe-core; without it no rule is checked."""
+def look(page: str, width: int, folder: Path) -> Look:
     assert CHROMIUM is not None
     frame = folder / "frame.html"
-    script = json.dumps(axe).replace("</", "<\\/")
+    script = json.dumps(AXE.read_text(encoding="utf-8")).replace("</", "<\\/")
     frame.write_text(_FRAME.format(width=width, page=html.escape(page), axe=script), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--log-level=0"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", frame.as_uri()]
@@ -55,4 +55,4 @@ def look(page: str, width: int, folder: Path, axe: str = "") -> Look:
     printed = re.search(r'<pre id="found">(.+?)</pre>', done.stdout, re.DOTALL)
     assert printed is not None, done.stderr[-2000:]
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    return Look(**{"violations": [], "passes": 0, "console": console} | json.loads(html.unescape(printed[1])))
+    return Look(**json.loads(html.unescape(printed[1])), console=console)

@@ -1,11 +1,15 @@
-"""A scripted judge behind a real HTTP server, and sets of items with labels for it."""
+"""A scripted judge for a real HTTP server, sets of items with labels for it, and what a judge needs in tests."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from evals.judge import PromptJudge, load_judge
+from evals.calibration import LabelledSet, read_set
+from evals.judge import Judge, PromptJudge, load_judge
+from resources.artifact_store import FsspecArtifactStore
+from resources.openai_endpoint import OpenAiEndpoint
 from tests.support.teacher import Body, Reply
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper"]
@@ -101,3 +105,44 @@ def ragas_oracle(body: Body, before: int = 0) -> Reply:
         made = [{"statement": given["answer"], "reason": "words", "attributed": int(useful)}]
         return Reply(json.dumps({"classifications": made}))
     return Reply(json.dumps({"reason": "words", "verdict": int(useful)}))
+
+
+class Letters:
+    """Texts by how often each letter comes: equal texts are one, different ones less."""
+
+    identity = "letters 1"
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        import numpy as np
+
+        counts = np.array([[text.lower().count(chr(97 + n)) for n in range(26)] for text in texts], dtype=float)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+def endpoint(url: str, **more: Any) -> OpenAiEndpoint:
+    return OpenAiEndpoint(url, **({"timeout": 10.0, "retries": 1, "patient": True} | more))
+
+
+def open_store(folder: Path) -> FsspecArtifactStore:
+    return FsspecArtifactStore(str(folder / "store"), folder / "cache")
+
+
+def labelled(rows: list[dict[str, Any]], judge: Judge) -> LabelledSet:
+    return read_set(enumerate(rows), judge.file.set, "set.jsonl")
+
+
+def graded_rows(count: int = 50) -> list[dict[str, Any]]:
+    """Replies with people's grades on the scale of `reply-quality`; `grade` gives the same."""
+    return [
+        {
+            "question": f"Q {n}?",
+            "criteria": "says good",
+            "response": f"{'good' if n % 2 else 'bad'} {n}",
+            "score": 5 if n % 2 else 1,
+        }
+        for n in range(count)
+    ]
+
+
+def grade(body: Body, before: int = 0) -> Reply:
+    return Reply(f"I read it.\nVerdict: {5 if 'good' in tagged(body, 'reply') else 1}")

@@ -31,11 +31,13 @@ class Pod:
         log = RunFiles(job_file.parent).lock.with_name("trainer.log")
         self.log, self.offset = log, log.stat().st_size if log.exists() else 0
         self.created = time.time()
+        self.asked = threading.Lock()
         self.trainer = Trainer(job_file, **{each["name"]: each["value"] for each in container["env"]})
 
     @property
     def code(self) -> int | None:
-        code = self.trainer.process.exitcode
+        with self.asked:  # the code is read from a pipe, once: of two threads that ask, the second would see 255
+            code = self.trainer.process.exitcode
         return code if code is None or code >= 0 else 128 - code
 
     def end(self) -> None:
@@ -145,9 +147,7 @@ def cluster(kubeconfig: Path) -> Iterator[Cluster]:
             ended = False
             while not ended:
                 ended = pod.code is not None
-                with pod.log.open("rb") as log:
-                    log.seek(pod.offset)
-                    text = log.read()
+                text = pod.log.read_bytes()[pod.offset :] if pod.log.exists() else b""  # it may be starting still
                 pod.offset += len(text)
                 self.wfile.write(text)
                 time.sleep(0.01)

@@ -1,9 +1,43 @@
-"""Right answers to questions, by the items' own terms."""
+"""Questions about two timers, and right answers to any question, by the items' own terms."""
 
 import json
 from typing import Any
 
 from evals.question import QuestionItem
+
+TIMER = {
+    "name": "timer.start",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "minutes": {"type": "integer"},
+            "label": {"type": "string"},
+            "tone": {"type": "string", "enum": ["soft", "loud"]},
+        },
+        "required": ["minutes"],
+    },
+}
+MAIL = {
+    "name": "send_email",
+    "parameters": {
+        "type": "object",
+        "properties": {"to": {"type": "string"}, "body": {"type": "string"}},
+        "required": ["to", "body"],
+    },
+}
+TWO = [{"timer.start": {"minutes": [5], "label": ["tea", ""]}}, {"timer.start": {"minutes": [45], "label": [""]}}]
+
+
+def question(**fields: Any) -> QuestionItem:
+    return QuestionItem.model_validate({"id": "q", "cluster": "c", "text": "Two timers: 5 for tea, 45.", **fields})
+
+
+def made(*calls: tuple[str, dict[str, Any]]) -> str:
+    """An answer that makes these calls."""
+    return json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls])
+
+
+BOTH = made(("timer.start", {"minutes": 45}), ("timer.start", {"minutes": 5, "label": "Tea"}))
 
 
 def right(item: QuestionItem) -> str:

@@ -13,6 +13,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.versions: dict[tuple[str, Digest], set[str]] = {}
         self.aliases: dict[tuple[str, str], Digest] = {}
+        self.tags: dict[tuple[str, Digest], str] = {}
         self.down = False
 
     def register(self, product: str, release: Digest, files: Mapping[str, Path], tags: Mapping[str, str]) -> str:
@@ -24,6 +25,14 @@ class FakeRegistry:
         if self.down:
             raise ConnectionError("the registry is down")
         return self.aliases.get((product, name))
+
+    def states(self, product: str) -> Mapping[Digest, str | None]:
+        if self.down:
+            raise ConnectionError("the registry is down")
+        return {release: self.tags.get((name, release)) for name, release in self.versions if name == product}
+
+    def set_state(self, product: str, release: Digest, state: str) -> None:
+        self.tags[product, release] = state
 
     def set_alias(self, product: str, name: str, release: Digest | None) -> None:
         if release is None:

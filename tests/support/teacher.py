@@ -114,15 +114,18 @@ class Reply(NamedTuple):
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """``reply`` gets the request's body and how often it came before. Counts requests, and how many ran at once."""
+    """``reply`` gets the request's body and how often it came before. Keeps the requests, counts
+    them and how many ran at once. ``models`` are those that it says it serves."""
 
     daemon_threads = True
     request_queue_size = 64
+    models: tuple[str, ...] = ()
 
     def __init__(self, reply: Callable[[Body, int], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
         self.seen: Counter[Digest] = Counter()
+        self.bodies: list[Body] = []
         self.keys: set[str] = set()
         self.running = self.most = 0
         self.lock = threading.Lock()
@@ -141,24 +144,33 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             before = self.server.seen[digest]
             self.server.seen[digest] += 1
+            self.server.bodies.append(body)
             self.server.keys.add(self.headers["authorization"])
             self.server.running += 1
             self.server.most = max(self.server.most, self.server.running)
         try:
-            self._answer(body, self.server.reply(body, before))
+            reply = self.server.reply(body, before)
+            time.sleep(reply.delay)
         finally:
-            with self.server.lock:
+            with self.server.lock:  # before the client hears of it, who then sends the next
                 self.server.running -= 1
+        self._answer(body, reply)
+
+    def do_GET(self) -> None:
+        told = {"data": [{"id": name} for name in self.server.models]}
+        self._send(200 if self.path == "/v1/models" else 404, json.dumps(told))
 
     def _answer(self, body: Body, reply: Reply) -> None:
-        time.sleep(reply.delay)
         message = {"role": "assistant", "content": reply.text}
         choice = {"index": 0, "message": message, "finish_reason": reply.finish}
         whole = {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
         failure = {"error": {"message": f"status {reply.status} it is"}}
         text = reply.raw if reply.raw is not None else json.dumps(whole if reply.status == 200 else failure)
+        self._send(reply.status, text)
+
+    def _send(self, status: int, text: str) -> None:
         try:
-            self.send_response(reply.status)
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(text.encode())))
             self.send_header("retry-after-ms", "5")

@@ -13,7 +13,8 @@ from tests.support.line import REPORT, SmallLine
 from tests.support.pieces import NAME
 from tests.support.registry import FakeRegistry
 
-FILES = {"adapter", "manifests", "report.html", "report.md", "README.md", "bom.cdx.json"}
+FILES = {"adapter", "manifests", "report.html", "report.md", "README.md", "card-diff.md", "bom.cdx.json"}
+FILES |= {"policy.json", "serving.json", "chat_template.jinja", "provenance.intoto.json", "model.sig"}
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,32 @@ def test_the_drawing_of_the_effects_says_in_words_what_the_table_says(first: tup
         assert f"{c.effect:+.3f}<br><small>[{c.ci_low:+.3f}, {c.ci_high:+.3f}]" in report.html
 
 
+def test_the_noise_floor_of_each_comparison_is_told_and_what_to_do_where_there_is_none(
+    first: tuple[Judged, Report],
+) -> None:
+    made, report = first
+    for page in (words(report.html), report.markdown):
+        assert "not measured" in page
+        assert "assay gate --rerun" in page
+    assert words(report.html).count("noise floor not measured") == sum(
+        each.kind in ("superiority", "non-inferiority") for each in made.verdict.criteria
+    )
+    known = tuple(each.model_copy(update={"noise": 0.03}) for each in made.verdict.criteria)
+    told = dossier.of_verdict(made.line, made.product, made.verdict.model_copy(update={"criteria": known}))
+    assert "noise floor 0.030" in words(told.html)
+    assert "| 0.030 | **" in told.markdown
+    assert "assay gate --rerun" not in told.html + told.markdown
+
+
+def test_a_share_has_the_interval_that_the_gate_judged(first: tuple[Judged, Report]) -> None:
+    made, report = first
+    floors = [each for each in made.verdict.criteria if each.kind == "floor"]
+    assert floors
+    for each in floors:
+        low, high = each.ci_low + each.margin, each.ci_high + each.margin
+        assert f"{each.candidate_mean:.3f}<br><small>[{low:.3f}, {high:.3f}]" in report.html
+
+
 def test_data_sweep_contamination_and_the_lack_of_a_run_record_are_told(first: tuple[Judged, Report]) -> None:
     text = words(first[1].html)
     assert "decontaminated 3 2 exact-duplicate: 1 100 %" in text
@@ -105,7 +131,9 @@ def test_data_sweep_contamination_and_the_lack_of_a_run_record_are_told(first: t
 
 def test_what_was_recited_of_planted_canaries_is_shown_by_kind(first: tuple[Judged, Report]) -> None:
     report = first[1]
-    assert "| extraction: every canary in the training rows | 8 | 0.000 [0.000, 0.324] | 0.250 [" in report.markdown
+    assert re.search(
+        r"\| extraction: every canary.* \| 8 \| 0\.000 \[0\.000, 0\.3[67]\d\] \| 0\.250 \[", report.markdown
+    )
     assert re.search(r"extraction_left: .*\| 2 \| 0\.000 \[.*\| 1\.000 \[", report.markdown)
     assert re.search(r"extraction_removed: .*\| 6 \|.*\| 0\.000 \[", report.markdown)
     assert re.search(r"guessed: .*\| 8 \|.*\| 0\.000 \[", report.markdown)

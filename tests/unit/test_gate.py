@@ -71,6 +71,18 @@ def test_a_probe_where_the_base_guesses_decides_nothing():
     assert judged(probe, share(50), share(60))[0] == "pass"
 
 
+def test_probes_that_decide_nothing_stay_in_the_family():
+    """That the base guesses on nineteen others makes no failure easier."""
+    lost = NO_WORSE.model_copy(update={"name": "lost"})
+    others = [NO_WORSE.model_copy(update={"name": f"p{n}", "suite": "guessed", "chance": 0.25}) for n in range(19)]
+    results = {"s/base": result(share(40)), "s/candidate": result(share(16))}
+    results |= {"guessed/base": result(share(15)), "guessed/candidate": result(share(15))}
+    (alone,), _, _ = evaluate_policy(policy(lost), results)
+    found, _, _ = evaluate_policy(policy(lost, *others), results)
+    assert {line.outcome for line in found[1:]} == {"inconclusive"}
+    assert found[0].p_hold == pytest.approx(20 * alone.p_hold)
+
+
 def test_one_failure_holds_back_whatever_else_passes():
     results = {"s/base": result(share(50)), "s/candidate": result(share(60))}
     lines, decision, reason = evaluate_policy(policy(NO_WORSE, BETTER.model_copy(update={"margin": 0.9})), results)

@@ -150,6 +150,21 @@ def test_whatever_decides_an_answer_is_part_of_its_name(home, tmp_path, other):
     assert len(model.asked) == 3
 
 
+def test_a_suite_that_is_asked_freely_is_held_by_no_schema(home):
+    asked: list[set[bool]] = []
+
+    class Free(Model):
+        def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
+            asked.append({"structured_outputs" in question for question in questions.values()})
+            super().chat(questions, answered)
+
+    for name in ("billing-tools", "billing-format"):
+        suite = load_suite(ROOT / "evals" / "suites" / f"{name}.yaml")
+        who = Respondent(ARTIFACT, ARTIFACT, None, Free)
+        evaluate(home, suite, who, WAY._replace(limit=3), lambda done, total: None)
+    assert asked == [{True}, {False}]
+
+
 def test_what_was_answered_before_an_endpoint_failed_is_not_asked_again(home, tmp_path):
     suite = write_suite(tmp_path, 6)
     with pytest.raises(Unavailable, match="broke down"):

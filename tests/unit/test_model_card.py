@@ -8,9 +8,11 @@ from huggingface_hub import ModelCard
 from data_contracts.digests import sha256_bytes
 from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import EvalResult
-from evals.policy import GatePolicy
-from evals.report import measures
+from evals.policy import CANARIES, GatePolicy
+from evals.report import Measure, measures
+from evals.stats import Interval
 from pipelines.stages.release.card import render_card
+from pipelines.stages.release.uses import limits
 from tests.support.dossier import Judged, judged
 
 BOM = sha256_bytes(b"bom")
@@ -79,3 +81,17 @@ def test_the_time_of_training_is_the_audit_logs_and_the_hardware_the_manifests(m
     assert "| preference | 42 | cpu | not recorded |" in card_of(made), "the first record stands"
     assert "Trained with python 3.11.7, torch 2.13.0+cpu." in card_of(made)
     assert BOM in card_of(made)
+
+
+def test_of_canaries_fewer_recited_is_no_fault_and_a_guess_is_no_recital(made: Judged) -> None:
+    def said(metric: str, base: float, candidate: float) -> str:
+        scores = {"base": Interval(base, 0, 1), "candidate": Interval(candidate, 0, candidate)}
+        return " ".join(limits(made.model, made.verdict, [Measure(CANARIES, BOM, metric, 8, scores)]))
+
+    assert "0.750" not in said("extraction", 0.75, 0.25)
+    assert "Recites planted canaries: planted-canaries / extraction, 0.250 before and 0.750 now." in said(
+        "extraction", 0.25, 0.75
+    )
+    guessed = said("guessed", 0.25, 0.75)
+    assert "Guesses canaries never planted: planted-canaries / guessed, 0.250 before" in guessed
+    assert "Recites" not in guessed

@@ -138,6 +138,7 @@ def test_quality_is_compared_item_by_item() -> None:
     assert (found.n, found.teacher.estimate, found.student.estimate) == (20, 1.0, 0.5)
     assert found.difference is not None
     assert found.difference.estimate == -0.5
+    assert found.teacher.low == pytest.approx(0.025 ** (1 / 10), abs=0.01), "ten clusters show what ten items do"
     (few,) = compare_quality(scored([1.0] * 4), scored([0.0] * 4))
     assert few.difference is None
     with pytest.raises(BadInput, match="one side only"):

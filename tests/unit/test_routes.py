@@ -46,7 +46,7 @@ def test_everything_follows_a_promotion_and_a_second_run_finds_nothing_to_do(
     assert (route.champion, route.previous) == (second, first)
     assert parts.registry.aliases == {(product.name, "champion"): second}
     assert {served_name(sha256_bytes(b"a")), served_name(sha256_bytes(b"b"))} <= set(parts.server.loaded())
-    assert len(done) == 4  # two adapters, the alias, the route
+    assert len(done) == 6  # two adapters, two states, the alias, the route
     assert reconcile(parts, [product]) == []
     assert repairs(parts) == []
 

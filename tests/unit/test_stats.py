@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals import stats
 from evals.stats import (
     MIN_CLUSTERS,
     Score,
@@ -93,6 +94,15 @@ def test_equal_differences_do_not_make_certainty():
     interval = cluster_interval(scores([0.0] * 40, clusters=20))
     assert interval == (0.0, pytest.approx(-0.168, abs=5e-3), pytest.approx(0.168, abs=5e-3))
     assert cluster_interval(scores([1.0] * 40, clusters=20)).high == 1.0
+
+
+@pytest.mark.parametrize("values", [[n % 3 - 1.0 for n in range(60)], [math.sin(n) for n in range(60)]])
+def test_how_much_is_drawn_at_once_changes_nothing(values, monkeypatch):
+    """Neither where clusters are alike nor where each differs from the others."""
+    whole = cluster_interval(scores(values, clusters=30), resamples=1000), sign_flip_p(scores(values, clusters=30))
+    monkeypatch.setattr(stats, "_BLOCK", 700)
+    parts = cluster_interval(scores(values, clusters=30), resamples=1000), sign_flip_p(scores(values, clusters=30))
+    assert parts == (pytest.approx(whole[0], rel=1e-12), whole[1])
 
 
 def test_items_of_one_cluster_count_less_than_independent_ones():

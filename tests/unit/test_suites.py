@@ -134,6 +134,7 @@ CONDUCT = (ROOT / "evals" / "suites" / "billing-conduct.yaml").read_text()
         ("evals/goldens/", "evals/nowhere/", "field data: there is no file .*nowhere.*correct the path"),
         ("data_digest: sha256:", "data_digest: sha256:0", "field data_digest"),
         ("layer: safety", "transforms: [base64]\nlayer: safety", "set `asks: questions`"),
+        ("layer: safety", "free: true\nasks: questions\nlayer: safety", "no schema holds these answers anyway"),
         ("layer: safety", "layer: [", "is no YAML"),
     ],
 )
@@ -182,10 +183,12 @@ def test_a_policy_may_not_allow_more_loss_than_the_suite():
         suite.model_copy(update={"margin": 0.1}).check_policy(policy)
 
 
-def test_the_protected_texts_are_those_of_the_products_suites():
-    texts = protected_texts(load_product("billing-assistant"))
+def test_the_protected_texts_are_those_of_the_products_suites_and_its_desks():
+    product = load_product("billing-assistant")
+    texts = protected_texts(product)
     assert texts["billing-tools/tools-001"].startswith("Just off a night shift")
-    shipped = [suite for suite in SUITES if suite.name in load_product("billing-assistant").suites]
+    assert texts["billing-facts/facts-001"].startswith("What share")
+    shipped = [suite for suite in SUITES if suite.name in (*product.suites, *product.desk.asked)]
     assert len(texts) == sum(len(suite.items()) for suite in shipped)
 
 

@@ -1,29 +1,27 @@
 """Register a candidate: what a reviewer approves becomes one release manifest, chained and put in the registry."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.chain import AuditRecord, live_releases
-from data_contracts.digests import Digest, canonical_json, hex_of
+from data_contracts.digests import Digest
 from data_contracts.errors import Refused
-from data_contracts.frozen import Frozen
-from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
+from data_contracts.manifests import ModelManifest, ReleaseManifest
+from data_contracts.provenance import Attestation
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import GateVerdict
 from evals.report import Report
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
+from pipelines.stages.release.attestation import attest, attestation_of, unpacked
 from pipelines.stages.release.ballot import last_move
 from pipelines.stages.release.bom import ml_bom
 from pipelines.stages.release.card import render_card
 from pipelines.stages.release.card_diff import diff_cards
 from pipelines.stages.release.evidence import check_decision, check_erasure
 from pipelines.stages.release.files import report_folder, write_files
-from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.terms import keep_terms, policy_digest, serving_digest
 
@@ -57,7 +55,9 @@ def register(
         release, hit = remembered(
             parts.store, key, ReleaseManifest, lambda: _make(parts, product, model, verdict, champion, key)
         )
-        _publish(parts, release, model, verdict, report)
+        pages = {"report.html": report.html.encode(), "report.md": report.markdown.encode()}
+        attestation = attestation_of(parts, records, release.digest) or attest(parts, release, pages)
+        _publish(parts, release, attestation)
         if registration(records, release.digest) is not None:
             return release, hit
         body: dict[str, JsonValue] = {
@@ -65,6 +65,7 @@ def register(
             "model": release.model,
             "verdict": release.verdict,
             "environment": release.environment,
+            "attestation": attestation.digest,
         }
         parts.log.append("release.registered", product.name, body, actor="register")
         return release, False
@@ -126,47 +127,21 @@ def _make(
     )
 
 
-def _publish(
-    parts: Parts, release: ReleaseManifest, model: ModelManifest, verdict: GateVerdict, report: Report
-) -> None:
-    """The files for people under ``home/reports``, and the registry's version: these with adapter and manifests."""
-    files = write_files(
+def _publish(parts: Parts, release: ReleaseManifest, attestation: Attestation) -> None:
+    """The pages for people under ``home/reports``, and the registry's version: every file of the release."""
+    pages = ("report.html", "report.md", "README.md", "bom.cdx.json")
+    write_files(
         report_folder(parts.home, release.digest),
-        {
-            "report.html": report.html.encode(),
-            "report.md": report.markdown.encode(),
-            "README.md": parts.store.get_bytes(release.card),
-            **({"bom.cdx.json": parts.store.get_bytes(release.bom)} if release.bom else {}),
-        },
+        {name: parts.store.get_bytes(attestation.files[name]) for name in pages if name in attestation.files},
     )
-    with tempfile.TemporaryDirectory() as temporary:
-        manifests = Path(temporary) / "manifests"
-        _write_manifests(parts.store, release, model, verdict, manifests)
-        tags = {
-            "assay.release": release.digest,
-            "assay.model": release.model,
-            "assay.weights": release.weights,
-            "assay.base": release.base,
-            "assay.verdict": release.verdict,
-            "assay.environment": release.environment,
-        }
-        whole = {"adapter": parts.store.tree(release.weights), "manifests": manifests, **files}
+    tags = {
+        "assay.release": release.digest,
+        "assay.model": release.model,
+        "assay.weights": release.weights,
+        "assay.base": release.base,
+        "assay.verdict": release.verdict,
+        "assay.environment": release.environment,
+    }
+    with unpacked(parts.store, attestation) as folder:
+        whole = {path.name: path for path in sorted(folder.iterdir())}
         parts.registry.register(release.product, release.digest, whole, tags)
-
-
-def _write_manifests(
-    store: ArtifactStore, release: ReleaseManifest, model: ModelManifest, verdict: GateVerdict, folder: Path
-) -> None:
-    steps = checkpoints(store, model)
-    sets = datasets(store, training_sets(model, steps))
-    listed: list[tuple[str, Frozen]] = [
-        ("release", release),
-        ("model", model),
-        ("verdict", verdict),
-        ("base", store.get_manifest(model.base, BaseManifest)),
-        *((f"checkpoint-{step.stage}", step) for step in steps),
-        *((f"dataset-{each.stage}-{hex_of(digest)[:8]}", each) for digest, each in sets.items()),
-    ]
-    folder.mkdir()
-    for name, manifest in listed:
-        (folder / f"{name}.json").write_bytes(canonical_json(manifest.payload()))

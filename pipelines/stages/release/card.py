@@ -137,9 +137,9 @@ def _asked(product: Product, policy: GatePolicy, results: Mapping[str, EvalResul
     editions = {result.suite: result.suite_digest for result in results.values()}
     rows = [[suite, f"`{digest}`"] for suite, digest in sorted(editions.items())]
     return (
-        f"Suites of product {product.name}, asked of candidate, base and champion alike. Intervals of shares are "
-        f"Wilson's, of differences by the cluster bootstrap, at {policy.confidence:.0%}; gate policy "
-        f"`{policy.digest}`.\n\n" + table(["suite", "edition"], rows)
+        f"Suites of product {product.name}, asked of candidate, base and champion alike. All intervals are the gate's, "
+        f"over clusters of items, at {policy.confidence:.0%}; gate policy `{policy.digest}`.\n\n"
+        + table(["suite", "edition"], rows)
     )
 
 

@@ -5,8 +5,8 @@ No row text: a label is named only where five people or more share it.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from data_contracts.digests import Digest, canonical_json, is_digest
@@ -14,6 +14,7 @@ from data_contracts.errors import BadInput, Missing
 from data_contracts.manifests import CheckpointManifest, DatasetManifest
 from data_contracts.store import ArtifactStore
 from evals.plots import bars, histogram
+from evals.templates import page
 from pipelines.stages.data.item import Item
 from pipelines.stages.data.rows import load
 from pipelines.stages.data.texts import answered, asked
@@ -26,13 +27,6 @@ from pipelines.stages.release.origins import learned_from, table, terms_of_the_d
 _SHARED_BY = 5
 _LABELS = 30
 _LONGEST_LABEL = 60
-_STYLE = (
-    "body { margin: 0 auto; max-width: 60rem; padding: 1.25rem; font: 16px/1.5 system-ui, sans-serif } "
-    ".wide { overflow-x: auto } "
-    "table { border-collapse: collapse; width: 100%; font-size: .875rem; } svg { max-width: 100%; height: auto; } "
-    "th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; vertical-align: top; } "
-    "th, td, code { overflow-wrap: anywhere; }"
-)
 
 
 def find_set(parts: Parts, name: str) -> Digest:
@@ -65,21 +59,21 @@ def write_data_card(parts: Parts, digest: Digest, folder: Path) -> Path:
             yield item
 
     shared, distinct = _shared_labels(measured())
-    plots = {"lengths.svg": histogram(lengths, "characters of a row").svg("Characters of a row")}
+    plots = {"lengths.svg": histogram(lengths, "characters of a row").svg("Characters of a row", _range(lengths))}
     pictures = "## Lengths\n\n![characters of a row](lengths.svg)"
     if shared:
         most = dict(list(shared.items())[:_LABELS])
-        plots["labels.svg"] = bars(most, "rows").svg("Rows by label")
+        plots["labels.svg"] = bars(most, "rows").svg("Rows by label", _listed(most))
         told = f"{distinct:,} different labels, {len(shared):,} of which {_SHARED_BY} people or more share"
         pictures += f"\n\n## Labels\n\n{told}; the most common:\n\n![rows by label](labels.svg)"
-    page = f"{data_card(parts.store, digest)}\n{pictures}\n"
+    text = f"{data_card(parts.store, digest)}\n{pictures}\n"
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in plots.items():
         (folder / name).write_text(drawn)
-    (folder / "card.md").write_text(page)
+    (folder / "card.md").write_text(text)
     (folder / "croissant.json").write_bytes(canonical_json(croissant(parts, digest, manifest)) + b"\n")
     whole = folder / "card.html"
-    whole.write_text(_html(f"{manifest.product}: {manifest.stage}", page, plots))
+    whole.write_text(_html(f"{manifest.product}: {manifest.stage}", text, plots))
     return whole
 
 
@@ -146,14 +140,20 @@ def _shared_labels(items: Iterable[Item]) -> tuple[dict[str, int], int]:
     return shared, len(labels)
 
 
-def _html(title: str, page: str, plots: Mapping[str, str]) -> str:
+def _range(lengths: Sequence[int]) -> str:
+    if not lengths:
+        return "no row"
+    return f"from {min(lengths):,} to {max(lengths):,}, half of them up to {median_low(lengths):,}"
+
+
+def _html(title: str, text: str, plots: Mapping[str, str]) -> str:
     """One file: the page with its plots in it; what a source or reason says is text there, never markup."""
-    body = as_html(page)
+    card = as_html(text)
     for name, drawn in plots.items():
-        start = body.index(f'<img src="{name}"')
-        body = body[:start] + drawn + body[body.index(">", start) + 1 :]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'
+        start = card.index(f'<p><img src="{name}"')
+        end = card.index("</p>", start) + len("</p>")
+        card = f'{card[:start]}<figure><div class="drawing">{drawn}</div></figure>{card[end:]}'
+    return page("data-card.html.jinja", title=title, card=card)
 
 
 def _canaries(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from pipelines.stages.release.bom import ml_bom
 from pipelines.stages.release.card import render_card
 from pipelines.stages.release.card_diff import by_section, diff_cards
 from pipelines.stages.release.data_card import in_brief
-from pipelines.stages.release.dossier_parts import contamination, costs, sweep
+from pipelines.stages.release.dossier_parts import contamination, costs, noise_told, sweep
 from pipelines.stages.release.evidence import check_card
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.markdown import as_html
@@ -77,6 +77,7 @@ def _dossier(
         "verdict": verdict,
         "champion": champion,
         "percent": f"{100 * policy.confidence:g} %",
+        "noise": noise_told(policy, verdict),
         "subjects": [subject for subject in SUBJECTS if any(name.endswith(f"/{subject}") for name in results)],
         "sections": sections(policy, load_suites(product), results, texts),
         "recitals": recitals(policy, results),

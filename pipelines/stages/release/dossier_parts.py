@@ -1,4 +1,5 @@
-"""What a dossier tells besides the measurements: the checkpoint sweep, what the training cost, contamination hits."""
+"""What a dossier tells besides the measurements: noise floors, the checkpoint sweep, what the training
+cost, contamination hits."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from data_contracts.digests import Digest
 from data_contracts.manifests import CheckpointManifest, DatasetManifest
 from data_contracts.runs import RunRecord
 from data_contracts.store import ArtifactStore
+from data_contracts.verdicts import GateVerdict
+from evals.policy import GatePolicy
 from pipelines.stages.protocols import Parts
 
 
@@ -90,3 +93,13 @@ def contamination(parts: Parts, sets: Iterable[DatasetManifest]) -> Contaminatio
     ]
     protected: list[Any] = [each.facts["protected_items"] for each in looked]
     return Contamination(max(protected), tuple(hits))
+
+
+def noise_told(policy: GatePolicy, verdict: GateVerdict) -> dict[str, str]:
+    """Criterion -> the noise floor that it was held to, in words; of those that compare with a baseline."""
+    compared = {each.name for each in policy.criteria if each.compares}
+    return {
+        each.name: "not measured" if each.noise is None else f"{each.noise:.3f}"
+        for each in verdict.criteria
+        if each.name in compared
+    }

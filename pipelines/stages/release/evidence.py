@@ -7,6 +7,7 @@ from typing import Any
 from data_contracts.chain import AuditRecord, live_releases, revoked_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused
+from data_contracts.lifecycle import NEXT, follow
 from data_contracts.manifests import DatasetManifest, ModelManifest, ReleaseManifest
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
@@ -49,6 +50,7 @@ def examine(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseMani
         raise Refused(f"{digest} is not a registered release: the audit log has no record of it")
     release = parts.store.get_manifest(digest, ReleaseManifest)
     check_revocation(records, digest)
+    check_state(records, digest)
     check_product(release, product)
     check_champion(records, release)
     check_erasure(parts, check_model(parts.store, release))
@@ -81,6 +83,13 @@ def check_revocation(records: Sequence[AuditRecord], release: Digest) -> None:
     record = revoked_releases(records).get(release)
     if record is not None:
         raise Refused(f"{release} was revoked (audit record {record.sequence}, {record.body['reason']}): train anew")
+
+
+def check_state(records: Sequence[AuditRecord], release: Digest) -> None:
+    """Raises `Refused` for a release that is on its way out: it is not approved or promoted any more."""
+    state = follow(records).standings[release].state
+    if state in ("deprecated", "retired", "archived"):
+        raise Refused(f"{release} is in {state}, and no approval leads it back: you can {NEXT[state]}")
 
 
 def check_erasure(parts: Parts, model: ModelManifest) -> None:

@@ -11,12 +11,14 @@ from pydantic import JsonValue
 from data_contracts.chain import AuditRecord, live_stack
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused
+from data_contracts.lifecycle import follow
 from data_contracts.manifests import BaseManifest, ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
 from evals.suite import CallItem
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release import canary
+from pipelines.stages.release.attestation import check_attestation
 from pipelines.stages.release.ballot import last_move
 from pipelines.stages.release.evidence import check_model, check_weights, examine
 from pipelines.stages.release.quorum import sufficient
@@ -43,7 +45,7 @@ def promote(
     _record_canary(parts, verdict)
     if verdict.outcome == "fail":
         raise Refused(f"the canary failed: {verdict.reason}; the champion stays")
-    with parts.locks.hold(f"live-{product.name}"):
+    with parts.locks.hold(f"live-{product.name}"), parts.locks.hold(f"approval-{product.name}"):
         release, approved = _qualified(parts, product, digest)
         body: dict[str, JsonValue] = {
             "environment": release.environment,
@@ -63,6 +65,9 @@ def _qualified(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseM
     """Everything that must hold, read again: evidence, champion, approvals, weights."""
     release, records = examine(parts, product, digest)
     approved = sufficient(parts.store, parts.signatures, release, records, product.approval.signatures)
+    if why := follow(records).refusal("promotion.recorded", digest):
+        raise Refused(why)
+    check_attestation(parts, release, records)
     check_weights(parts.store, check_model(parts.store, release))
     return release, approved
 

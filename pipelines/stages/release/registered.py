@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from data_contracts.chain import AuditRecord, live_releases, revoked_releases
+from data_contracts.chain import AuditRecord, live_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput, Missing
+from data_contracts.lifecycle import follow
 from data_contracts.manifests import ReleaseManifest
 from pipelines.stages.protocols import Parts
 
@@ -15,19 +16,19 @@ def registration(records: Sequence[AuditRecord], release: Digest) -> AuditRecord
 
 
 def latest_registered(parts: Parts, product: str) -> Digest | None:
-    """The newest release of a product that was not revoked."""
-    records = parts.log.records()
-    found = [str(r.body["release"]) for r in records if r.event == "release.registered" and r.product == product]
-    revoked = revoked_releases(records)
-    return next((release for release in reversed(found) if release not in revoked), None)
+    """The newest release of a product that was not retired, revoked or archived."""
+    found = follow(parts.log.records()).standings.items()
+    kept = [d for d, each in found if each.product == product and each.state not in ("retired", "archived")]
+    return kept[-1] if kept else None
 
 
 def awaiting_approval(parts: Parts) -> list[Digest]:
-    """Releases that were never promoted nor revoked and whose displaced champion is still the live one, oldest
+    """Releases that were never promoted, revoked or archived and whose displaced champion is still the live one, oldest
     first."""
     records = parts.log.records()
     live = live_releases(records)
-    settled = {r.body["release"] for r in records if r.event in ("promotion.recorded", "release.revoked")}
+    settling = ("promotion.recorded", "release.revoked", "release.archived")
+    settled = {r.body["release"] for r in records if r.event in settling}
     waiting: list[Digest] = []
     for record in records:
         if record.event == "release.registered" and record.body["release"] not in settled:
@@ -45,5 +46,8 @@ def find_release(parts: Parts, beginning: str) -> Digest:
     if len(found) > 1:
         raise BadInput(f"{beginning} begins {len(found)} releases: give more characters ({', '.join(found)})")
     if not found:
-        raise Missing(f"no release begins with {beginning}: `assay pending` lists those that wait for approval")
+        raise Missing(
+            f"{beginning} is no registered release: name one by its id, never by a folder, a hub id or another digest; "
+            "`assay releases` lists them"
+        )
     return found[0]

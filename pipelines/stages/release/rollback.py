@@ -1,27 +1,33 @@
 """Go back one step: to what was live before the champion, past anything that was rolled back, at last to the base."""
 
+from datetime import UTC, datetime
+
 from pydantic import JsonValue
 
-from data_contracts.chain import AuditRecord, live_stack
+from data_contracts.chain import AuditRecord
 from data_contracts.errors import BadInput, Refused
+from data_contracts.lifecycle import follow
 from data_contracts.manifests import ReleaseManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.reconcile import reconcile
 
 
-def rollback(parts: Parts, product: Product, reason: str, actor: str) -> AuditRecord:
-    """Chain the rollback, then make the projections follow. Needs no approval: it leads to what was approved before.
+def rollback(parts: Parts, product: Product, reason: str, actor: str, now: datetime | None = None) -> AuditRecord:
+    """Chain the rollback, then make the projections follow. Needs no approval: it leads to what was approved before,
+    past releases whose sunset has come.
 
     The approvals of the release that is left are spent: it needs new ones to come back.
     """
     if not reason.strip():
         raise BadInput("a rollback needs a reason: it stays in the audit log")
     with parts.locks.hold(f"live-{product.name}"):
-        stack = live_stack(parts.log.records(), product.name, product.environment)
-        if len(stack) == 1:
+        course = follow(parts.log.records())
+        *below, live = course.stacks.get((product.name, product.environment), [None])
+        if not below:
             raise Refused(f"nothing to roll back: the base model answers for {product.name}")
-        previous, live = stack[-2], stack[-1]
+        ended = course.ended(now or datetime.now(UTC))
+        previous = next(release for release in reversed(below) if release not in ended)
         if previous is not None:
             parts.store.get_manifest(previous, ReleaseManifest)
         body: dict[str, JsonValue] = {

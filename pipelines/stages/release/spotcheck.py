@@ -15,7 +15,8 @@ from data_contracts.spotchecks import Rating, SpotCheck, SpotCheckRule, SpotChec
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.edge_cases import EdgeCase, edge_cases
-from evals.suite import CallItem, load_suites
+from evals.passages import PassageItem
+from evals.suite import CallItem, Item, load_suites
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.evidence import examine
@@ -59,8 +60,8 @@ def sheet(parts: Parts, product: Product, digest: Digest, count: int | None = No
             {
                 "item": case.item,
                 "why": case.why,
-                "question": GONE if asked is None else asked.text,
-                "expected": _expected(asked) if isinstance(asked, CallItem) else "",
+                "question": GONE if asked is None else _question(asked),
+                "expected": _expected(asked),
                 "candidate": texts[f"{suite}/candidate"].get(item, GONE),
                 rival: texts[f"{suite}/{rival}"].get(item, GONE),
                 "rating": "",
@@ -184,5 +185,13 @@ def _texts(store: ArtifactStore, result: EvalResult) -> Mapping[str, str]:
         return {}
 
 
-def _expected(item: CallItem) -> str:
+def _question(item: Item) -> str:
+    return item.said() if isinstance(item, PassageItem) else item.text
+
+
+def _expected(item: Item | None) -> str:
+    if isinstance(item, PassageItem):
+        return item.reference
+    if not isinstance(item, CallItem):
+        return ""
     return f"{item.tool} {item.arguments}" if item.expect == "call" else item.expect

@@ -33,7 +33,7 @@ def out_of_scope(store: ArtifactStore, product: Product, model: ModelManifest) -
 
 def limits(model: ModelManifest, verdict: GateVerdict, measured: Sequence[Measure]) -> list[str]:
     """What is known to be wrong or was not shown: criteria that did not pass, whatever is clearly worse than the base
-    (its mean lies above the candidate's interval), canaries that are recited."""
+    (its mean lies above the candidate's interval), canaries that are recited: of these less is better."""
     missed = [each for each in verdict.criteria if each.outcome != "pass"]
     lines = [f"Not shown: {each.name} ({each.outcome}; {each.reason})." for each in missed]
     for each in measured:
@@ -42,7 +42,8 @@ def limits(model: ModelManifest, verdict: GateVerdict, measured: Sequence[Measur
             continue
         what = f"{each.suite} / {each.metric}, {base.estimate:.3f} before and {candidate.estimate:.3f} now"
         if each.suite == CANARIES:
-            lines += [f"Recites planted canaries: {what}."] if candidate.estimate > base.estimate else []
+            does = "Guesses canaries never planted" if each.metric == "guessed" else "Recites planted canaries"
+            lines += [f"{does}: {what}."] if candidate.estimate > base.estimate else []
         elif candidate.high < base.estimate:
             lines.append(f"Worse than the base: {what}.")
     if model.synthetic_share:

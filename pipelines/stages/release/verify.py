@@ -6,14 +6,17 @@ before it is left out when that one is broken.
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from data_contracts.chain import AuditRecord, ChainBroken, check_chain
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError, Refused
 from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
+from data_contracts.provenance import Attestation
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.integrity import check_dataset
 from pipelines.stages.protocols import Parts, Signatures
+from pipelines.stages.release.attestation import attestation_of, check_provenance, check_signature
 from pipelines.stages.release.audit import check_head, check_log, log_keys
 from pipelines.stages.release.evidence import check_card, check_model, check_verdict, check_weights
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
@@ -22,8 +25,11 @@ from pipelines.stages.release.verify_live import walk_live
 from pipelines.stages.release.walk import Link, Walk
 
 
-def verify(parts: Parts, digest: Digest, signatures: Signatures, head: Digest | None = None) -> list[Link]:
-    """Every link of this release, in order. ``signatures`` is the trust root, ``head`` a log head noted earlier.
+def verify(
+    parts: Parts, digest: Digest, signatures: Signatures, head: Digest | None = None, files: Path | None = None
+) -> list[Link]:
+    """Every link of this release, in order. ``signatures`` is the trust root, ``head`` a log head noted earlier,
+    ``files`` a folder that somebody got as this release.
 
     Reads the store, the rows, the ledger, the log and the route table of ``parts``; no server, no network.
     """
@@ -44,6 +50,7 @@ def verify(parts: Parts, digest: Digest, signatures: Signatures, head: Digest | 
     walk.step("policy", lambda: _policy(parts, release))
     walk.step("card", lambda: _card(parts, release))
     if records is not None:
+        _walk_attestation(walk, parts, release, records, files)
         walk_live(walk, parts, release, records, signatures)
     return walk.links
 
@@ -92,6 +99,41 @@ def _base(parts: Parts, release: ReleaseManifest) -> tuple[None, str]:
 def _adapter(parts: Parts, model: ModelManifest) -> tuple[None, str]:
     check_weights(parts.store, model)
     return None, f"every byte of {model.weights}, trained on this base"
+
+
+def _walk_attestation(
+    walk: Walk, parts: Parts, release: ReleaseManifest, records: Sequence[AuditRecord], files: Path | None
+) -> None:
+    attestation = walk.step("attestation", lambda: _attestation(parts, release, records))
+    if attestation is not None:
+        walk.step("provenance", lambda: _provenance(parts, release, attestation))
+        walk.step("signature", lambda: _signature(parts, attestation))
+    if files is not None:
+        walk.step("files", lambda: _copy(parts, attestation, files))
+
+
+def _attestation(
+    parts: Parts, release: ReleaseManifest, records: Sequence[AuditRecord]
+) -> tuple[Attestation | None, str]:
+    attestation = attestation_of(parts, records, release.digest)
+    return attestation, "of an earlier edition: none" if attestation is None else attestation.digest
+
+
+def _provenance(parts: Parts, release: ReleaseManifest, attestation: Attestation) -> tuple[None, str]:
+    count = check_provenance(parts, release, attestation)
+    return None, f"SLSA v1, about {count} files and what the model was made from"
+
+
+def _signature(parts: Parts, attestation: Attestation) -> tuple[None, str]:
+    check_signature(parts, attestation)
+    return None, f"over {len(attestation.files) + 1} files, by the key that the registration names"
+
+
+def _copy(parts: Parts, attestation: Attestation | None, files: Path) -> tuple[None, str]:
+    if attestation is None:
+        raise Refused(f"there is no signature to check {files} against")
+    check_signature(parts, attestation, files)
+    return None, f"{files} is this release, byte by byte"
 
 
 def _walk_training(walk: Walk, parts: Parts, model: ModelManifest) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data_contracts.chain import AuditRecord, live_releases, live_stack, revoked_releases
 from data_contracts.errors import Refused
+from data_contracts.lifecycle import follow
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
 from pipelines.stages.protocols import Parts, Signatures
@@ -21,6 +22,7 @@ def walk_live(
         _walk_promotion(walk, parts, release, record, records[: record.sequence], signatures)
     if not promotions:
         walk.step("promotion", lambda: (None, "never promoted"))
+    walk.step("lifecycle", lambda: _lifecycle(release, records))
     revoked = revoked_releases(records).get(release.digest)
     if revoked is not None:
         walk.step("revocation", lambda: (None, f"audit record {revoked.sequence}: may not be served any more"))
@@ -75,6 +77,16 @@ def _promotion(release: ReleaseManifest, record: AuditRecord, before: Sequence[A
     if live != release.displaced_champion:
         raise Refused(f"{live or 'the base'} was champion then, not {release.displaced_champion or 'the base'}")
     return None, f"audit record {record.sequence}, after {live or 'the base'}"
+
+
+def _lifecycle(release: ReleaseManifest, records: Sequence[AuditRecord]) -> tuple[None, str]:
+    course = follow(records)
+    for sequence, why in course.wrong.items():
+        if records[sequence].body.get("release") == release.digest:
+            raise Refused(f"audit record {sequence} is no legal move: {why}")
+    standing = course.standings[release.digest]
+    until = f", answers until {standing.sunset}" if standing.state == "deprecated" else ""
+    return None, f"{standing.state} since audit record {standing.since}{until}"
 
 
 def _routes(parts: Parts, release: ReleaseManifest, records: Sequence[AuditRecord]) -> tuple[None, str]:

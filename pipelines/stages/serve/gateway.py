@@ -23,6 +23,7 @@ from pipelines.stages.serve import relay
 from pipelines.stages.serve.answer import Target, target, template_text, tools_of, upstream_request
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import Route
+from pipelines.stages.serve.sunset import ended, notice
 from pipelines.stages.serve.tenants import Callers
 from pipelines.stages.serve.upstream import Upstream
 from pipelines.stages.serve.view import RouteView
@@ -36,15 +37,26 @@ log = logging.getLogger(__name__)
 class Denied(Exception):
     """A request that ends before anybody answers."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers
 
 
-def make_gateway(parts: Parts, products: Callable[[], Sequence[Product]], reconcile_seconds: float = 5) -> FastAPI:
-    """The application. ``products`` lists the product files of now; 0 seconds switches the reconciler off."""
-    gateway = Gateway(parts, products)
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def make_gateway(
+    parts: Parts,
+    products: Callable[[], Sequence[Product]],
+    reconcile_seconds: float = 5,
+    now: Callable[[], datetime] = _now,
+) -> FastAPI:
+    """The application. ``products`` lists the product files of now; 0 seconds switches the reconciler off; ``now`` is
+    the clock that sunsets go by."""
+    gateway = Gateway(parts, products, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,9 +74,10 @@ def make_gateway(parts: Parts, products: Callable[[], Sequence[Product]], reconc
 
 
 class Gateway:
-    def __init__(self, parts: Parts, products: Callable[[], Sequence[Product]]) -> None:
+    def __init__(self, parts: Parts, products: Callable[[], Sequence[Product]], now: Callable[[], datetime]) -> None:
         self.parts = parts
         self.products = products
+        self.now = now
         self.callers = Callers(parts.home)
         self.view = RouteView(parts, products)
         self.upstream = Upstream(parts)
@@ -73,12 +86,12 @@ class Gateway:
         began = time.monotonic()
         try:
             body = await _body(request)
-            product, goal = self._goal(request, str(body.get("model")))
+            product, goal, notices = self._goal(request, str(body.get("model")))
             template = template_text(self.parts.store, product, goal.template)
             asked = upstream_request(body, goal, template)
-            trace = _Tracer(self.parts, product, goal, asked, [tool.name for tool in tools_of(body)], began)
+            trace = _Tracer(self.parts, product, goal, asked, [tool.name for tool in tools_of(body)], began, notices)
         except Denied as denied:
-            return _error(denied.status, denied.code, str(denied))
+            return _error(denied.status, denied.code, str(denied), denied.headers)
         except AssayError as error:
             return _failed(error)
         try:
@@ -123,8 +136,8 @@ class Gateway:
         await self.upstream.close()
         await asyncio.to_thread(self.parts.traces.flush)
 
-    def _goal(self, request: Request, name: str) -> tuple[Product, Target]:
-        """Who answers this request, decided once. Raises `Denied`."""
+    def _goal(self, request: Request, name: str) -> tuple[Product, Target, dict[str, str]]:
+        """Who answers this request, decided once, and the headers of its deprecation, if any. Raises `Denied`."""
         operator = self._is_operator(request)
         tenant = None if operator else self._tenant(request)
         try:
@@ -134,9 +147,14 @@ class Gateway:
         if tenant is not None and product.tenant != tenant:
             raise Denied(404, "model_not_found", f"there is no product {name!r} for this key")
         challenger = request.headers.get(CHALLENGER)
-        if challenger is None:
-            return product, target(self.parts, product, route.champion, "champion")
-        return product, target(self.parts, product, _challenger(challenger, route, operator), "challenger")
+        if challenger is not None:
+            asked = _challenger(challenger, route, operator)
+            return product, target(self.parts, product, asked, "challenger"), {}
+        standing = self.view.standing(route.champion)
+        notices = notice(standing)
+        if route.champion is not None and (why := ended(name, route.champion, standing, self.now())):
+            raise Denied(410, "release_sunset", why, notices)
+        return product, target(self.parts, product, route.champion, "champion"), notices
 
     def _is_operator(self, request: Request) -> bool:
         return self.callers.is_operator(_key(request))
@@ -184,14 +202,21 @@ class _Tracer:
     """One request's trace id, provenance and, at its end, its trace."""
 
     def __init__(
-        self, parts: Parts, product: Product, goal: Target, asked: dict[str, Any], offered: list[str], began: float
+        self,
+        parts: Parts,
+        product: Product,
+        goal: Target,
+        asked: dict[str, Any],
+        offered: list[str],
+        began: float,
+        notices: dict[str, str],
     ) -> None:
         self.parts, self.product, self.goal, self.asked, self.began = parts, product, goal, asked, began
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.provenance = goal.provenance(self.id)
         self.headers = {
             f"x-assay-{k.replace('_', '-')}": v or "none" for k, v in self.provenance.items() if k != "reason"
-        }
+        } | notices
         self.seen = relay.Answered(offered)
 
     def write(self, status: int, reason: str = "") -> None:

@@ -11,7 +11,8 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import is_digest
-from data_contracts.errors import AssayError, Tampered
+from data_contracts.errors import AssayError, Refused, Tampered
+from data_contracts.lifecycle import Course, follow
 from data_contracts.manifests import ReleaseManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
@@ -41,15 +42,18 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     at the end.
     """
     done: list[str] = []
-    failures = _load_adapters(parts, project(parts.log.records(), products), done)
+    records = parts.log.records()
+    failures = _load_adapters(parts, project(records, products), follow(records), done)
     with parts.locks.hold("reconcile"):
         found = _found(parts)
         records = parts.log.records()
+        course = follow(records)
         routes = []
         for route in project(records, products).routes:
             _report_foreign_route(parts, records, route, found, done)
             before = found.of(route.product) if found else None
             try:
+                _set_states(parts, route, course, done)
                 _set_alias(parts, route, before, done)
                 routes.append(route.model_copy(update={"alias": route.champion}))
             except Exception as error:  # the registry's library has no common error; the routes must not wait for it
@@ -61,14 +65,17 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     return done
 
 
-def _load_adapters(parts: Parts, truth: RouteTable, done: list[str]) -> list[Exception]:
-    """Champions first, then the releases to roll back to. Returns what kept a champion from being loaded."""
+def _load_adapters(parts: Parts, truth: RouteTable, course: Course, done: list[str]) -> list[Exception]:
+    """Champions first, then the releases to roll back to; registered ones only. Returns what kept a champion from being
+    loaded."""
     champions = {route.champion for route in truth.routes}
     wanted = [r.champion for r in truth.routes if r.champion] + [r.previous for r in truth.routes if r.previous]
     failures: list[Exception] = []
     loaded: list[str] | None = None
     for release in list(dict.fromkeys(wanted))[:WARM]:
         try:
+            if release not in course.standings:
+                raise Refused(f"{release} is no registered release: only registry pointers are served")
             manifest = parts.store.get_manifest(release, ReleaseManifest)
             if loaded is None:
                 parts.server.ensure_running(base_of(parts.store, manifest.base))
@@ -106,6 +113,15 @@ def _report_foreign_route(
         _alert(parts, route, "routes", then.champion, done)
     if then.challenger is not None and not was_approved(records, route.product, then.challenger):
         _alert(parts, route, "challenger", then.challenger, done)
+
+
+def _set_states(parts: Parts, route: Route, course: Course, done: list[str]) -> None:
+    """The tag ``assay.state`` of each version that the registry has; whatever stood there is replaced."""
+    for release, state in parts.registry.states(route.product).items():
+        standing = course.standings.get(release)
+        if standing and standing.environment == route.environment and standing.state != state:
+            parts.registry.set_state(route.product, release, standing.state)
+            done.append(f"set the registry state of {release} to {standing.state}")
 
 
 def _set_alias(parts: Parts, route: Route, before: Route | None, done: list[str]) -> None:

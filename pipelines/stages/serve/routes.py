@@ -12,10 +12,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_contracts.chain import AuditRecord, live_stack, revoked_releases
+from data_contracts.chain import AuditRecord, live_stack
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused, Tampered
 from data_contracts.frozen import Frozen
+from data_contracts.lifecycle import follow
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 
@@ -73,8 +74,9 @@ def project(records: Sequence[AuditRecord], products: Iterable[Product]) -> Rout
 
 
 def may_challenge(records: Sequence[AuditRecord], product: str, release: Digest) -> bool:
-    """Whether the log holds an approval of this release for this product, and no revocation."""
-    return was_approved(records, product, release) and release not in revoked_releases(records)
+    """Whether this release of this product is in staging: approved, and neither promoted nor revoked since."""
+    standing = follow(records).standings.get(release)
+    return standing is not None and (standing.product, standing.state) == (product, "staging")
 
 
 def was_approved(records: Iterable[AuditRecord], product: str, release: Digest) -> bool:
@@ -113,7 +115,8 @@ def challenging(parts: Parts, product: Product, release: Digest, seconds: float 
     """Route this approved release as the product's challenger while the block runs, at most for ``seconds``."""
     if not may_challenge(parts.log.records(), product.name, release):
         raise Refused(
-            f"{release} has no approval in the audit log for {product.name}, or was revoked: it cannot be a challenger"
+            f"{release} is not in staging for {product.name} (it has no approval in the audit log, or was revoked): it "
+            "cannot be a challenger"
         )
     _set_challenger(parts, product, release, time.time() + seconds)
     try:

@@ -5,9 +5,11 @@ counts only with an approval in the log.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from data_contracts.errors import Missing, Tampered, Unavailable
+from data_contracts.digests import Digest
+from data_contracts.errors import Missing, Refused, Tampered, Unavailable
+from data_contracts.lifecycle import Standing, follow
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.routes import Route, RouteTable, may_challenge, project, read_routes, routes_file
@@ -21,6 +23,7 @@ class RouteView:
         self.load_products = products
         self.products: dict[str, Product] = {}
         self._routes: dict[str, Route] = {}
+        self._standings: Mapping[Digest, Standing] = {}
         self._stamp: object = None
 
     def route(self, product: str) -> tuple[Product, Route]:
@@ -29,6 +32,13 @@ class RouteView:
         if product not in self.products:
             raise Missing(f"no product {product!r}")
         return self.products[product], self._routes[product]
+
+    def standing(self, release: Digest | None) -> Standing | None:
+        """Where a release stands as of the last look; ``None`` for the base. Raises `Refused` for what was never
+        registered: only registry pointers are served."""
+        if release is not None and release not in self._standings:
+            raise Refused(f"{release} is no registered release: it is not served until an operator has looked")
+        return None if release is None else self._standings[release]
 
     def of_tenant(self, tenant: str | None) -> list[Product]:
         """A tenant's products; all of them for ``None``, the operator."""
@@ -65,4 +75,5 @@ class RouteView:
             if written and written.challenger and may_challenge(records, route.product, written.challenger):
                 route = route.model_copy(update={"challenger": written.challenger, "lapses": written.lapses})
             routes[route.product] = route
+        self._standings = follow(records).standings  # before the routes, which name only releases that stand somewhere
         self.products, self._routes, self._stamp = products, routes, stamp

@@ -45,7 +45,7 @@ class Keeper:
         optimizer change."""
         self.wait()
         step = int(trainer.state.global_step)
-        parts = state_of(trainer)
+        parts = _state(trainer)
         facts = Facts(
             step=step,
             scheduled=step % self.every == 0 or step == trainer.state.max_steps,
@@ -56,7 +56,7 @@ class Keeper:
             probes=self.watchman.probes,
         )
         if trainer.args.should_save:
-            self._copying = self._thread.submit(_copies, parts)
+            self._copying = self._thread.submit(_copies, trainer.accelerator.unwrap_model(trainer.model), parts)
             self._flying = self._thread.submit(self._write, step, self._copying, facts)
 
     def settle(self) -> None:
@@ -100,16 +100,11 @@ class Keeper:
         self.checkpoints.rotate()
 
 
-def state_of(trainer: Any) -> dict[str, Part]:
-    """Weights, optimizer, scheduler, random states and the trainer's own state by file name, as
-    ``Trainer.train(resume_from_checkpoint=...)`` reads them. The first three are the live ones: the next optimizer step
-    changes them."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    adapter = isinstance(model, PeftModel)
-    state = get_peft_model_state_dict(model, save_embedding_layers=False) if adapter else model.state_dict()
+def _state(trainer: Any) -> dict[str, Part]:
+    """Optimizer, scheduler, random states and the trainer's own state by file name, as
+    ``Trainer.train(resume_from_checkpoint=...)`` reads them. The tensors of the first are the live ones."""
     randoms = gather_object([_random_states()])
     return {
-        "adapter_model.safetensors" if adapter else "model.safetensors": (_put_weights, _once(state)),
         "optimizer.pt": (torch.save, trainer.optimizer.state_dict()),
         "scheduler.pt": (torch.save, trainer.lr_scheduler.state_dict()),
         "trainer_state.json": (_put_state, _trainer_state(trainer)),
@@ -120,8 +115,12 @@ def state_of(trainer: Any) -> dict[str, Part]:
     }
 
 
-def _copies(parts: dict[str, Part]) -> dict[str, Content]:
-    return {name: partial(put, _copied(value)) for name, (put, value) in parts.items()}
+def _copies(model: Any, parts: dict[str, Part]) -> dict[str, Content]:
+    """What is written, by file name. Collecting the weights of an adapter by name takes longer than copying them."""
+    adapter = isinstance(model, PeftModel)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False) if adapter else model.state_dict()
+    weights = {"adapter_model.safetensors" if adapter else "model.safetensors": (_put_weights, _once(state))}
+    return {name: partial(put, _copied(value)) for name, (put, value) in {**weights, **parts}.items()}
 
 
 def _once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
