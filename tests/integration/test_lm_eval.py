@@ -20,6 +20,7 @@ from evals.run import NO_TEMPLATE, evaluate_layer
 from evals.suite import load_suite
 from pipelines.cli import app
 from pipelines.recipes.product import Product
+from pipelines.stages.train.hardware import computes_bf16
 from pipelines.wiring import Line
 from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_adapter
@@ -181,8 +182,8 @@ def test_through_vllm_and_through_transformers_an_item_gets_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Both compute in the same precision, in another order: likelihoods may differ by rounding, and what is greedy
-    where two tokens are as likely."""
+    """Both compute in the same precision, in another order: likelihoods may differ by rounding, which bfloat16 does to
+    eight bits, and what is greedy where two tokens are as likely."""
     monkeypatch.setenv("ASSAY_HOME", str(tiny_line.home))
     base = tiny_line.store.tree(tiny_base_manifest.tree)
     served = ["--endpoint", tiny_vllm.url(), "--name", tiny_vllm.base_name(), "--tokenizer", str(base)]
@@ -194,7 +195,8 @@ def test_through_vllm_and_through_transformers_an_item_gets_the_same(
         calls, choices = (tiny_line.store.get_json(each["samples"]) for each in json.loads(done.stdout))
         texts.append(calls)
         likelihoods.append({(item, n): value for item, got in choices.items() for n, (value, _) in enumerate(got)})
-    assert max(abs(value - likelihoods[1][each]) for each, value in likelihoods[0].items()) < 0.05
+    within = 0.25 if computes_bf16() else 0.05
+    assert max(abs(value - likelihoods[1][each]) for each, value in likelihoods[0].items()) < within
     assert sum(text == texts[1][item] for item, text in texts[0].items()) >= len(texts[0]) - 1
     with pytest.raises(BadInput, match="serves no model 'nobody'"):
         CliRunner().invoke(app, ["eval", *words, "--name", "nobody"], catch_exceptions=False)
