@@ -63,7 +63,7 @@ def promotion(
     """One act, three things to see. A failed canary is shown as it was found, and leaves the champion."""
     ask = GatewayAsk(line.gateway_url, operator_key(line.home))
     try:
-        record = promote(line, line.product(context.partition_key), config.release, ask)
+        record = promote(line, line.product(context.partition_key), config.release, ask, tell=context.log.info)
     except AssayError:
         for key, facts in _tried(line, config.release).items():
             context.log_event(dg.AssetMaterialization(key, partition=context.partition_key, metadata=facts))
@@ -85,7 +85,9 @@ def _tried(line: Line, release: str) -> dict[dg.AssetKey, Facts]:
             facts = _facts(release, record)
             answers = f"{found.json_valid} of {found.requests} valid JSON, {found.errors} failed"
             more: Facts = {"outcome": found.outcome, "reason": found.reason, "answers": answers, "p95_ms": found.p95_ms}
-            return {CHALLENGER: facts, CANARY: facts | more}
+            live: Facts = {f"{each.name}, challenger": each.good[0] for each in found.live}
+            live |= {f"{each.name}, champion": each.good[1] for each in found.live}
+            return {CHALLENGER: facts, CANARY: facts | more | live}
     return {}
 
 

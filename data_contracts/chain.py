@@ -29,6 +29,7 @@ EventKind = Literal[
     "approval.accepted",
     "approval.rejected",
     "spotcheck.recorded",
+    "canary.begun",
     "canary.recorded",
     "promotion.recorded",
     "rollback.recorded",

@@ -7,7 +7,11 @@ from data_contracts.frozen import Frozen
 
 
 class Trace(Frozen):
-    """``route`` says who answered: the champion release, a challenger under canary, or the base as fallback."""
+    """``route`` says who answered: the champion release, a challenger under canary, or the base as fallback.
+
+    ``cohort`` and ``refused`` are kept while a challenger answers a share of the traffic: a keyed hash of who asked,
+    which decides who is answered by whom, and whether the answer reads as a refusal.
+    """
 
     trace_id: str
     time: datetime
@@ -26,3 +30,5 @@ class Trace(Frozen):
     latency_ms: float
     json_valid: bool | None
     tool: str | None = None
+    cohort: str | None = None
+    refused: bool | None = None

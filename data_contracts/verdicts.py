@@ -143,7 +143,27 @@ class Approval(Frozen):
     reason: str = ""
 
 
+class LiveSignal(Frozen):
+    """One kind of good answer, among people whom the challenger or the champion answered first while both did:
+    how many of each, and which share was good.
+
+    ``log_e_worse`` is the logarithm of an e-value against "the challenger is no worse", ``log_e_within`` of one
+    against "it loses ``margin`` or more" (see `evals.sequential`). ``unseen``: no answer was of that kind.
+    """
+
+    name: str
+    answers: tuple[int, int]
+    good: tuple[float, float]
+    margin: float
+    log_e_worse: float
+    log_e_within: float
+    outcome: Literal["within", "worse", "open", "unseen"]
+
+
 class CanaryVerdict(Frozen):
+    """``requests`` to ``p95_ms`` are of the product's own prompts; ``live`` of the traffic, where a share of it was
+    answered."""
+
     kind: Literal["canary"] = "canary"
     product: str
     release: Digest
@@ -152,6 +172,7 @@ class CanaryVerdict(Frozen):
     errors: int
     json_valid: int
     p95_ms: float
+    live: tuple[LiveSignal, ...] = ()
     outcome: Literal["pass", "fail"]
     reason: str
 

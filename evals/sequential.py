@@ -56,3 +56,8 @@ def differences(outcomes: Iterable[tuple[bool, float]]) -> list[float]:
 def log_e_no_worse(differences: Sequence[float], margin: float = 0.0) -> float:
     """Log e-value against "the challenger loses no more than ``margin`` to the champion", a margin in [0, 1)."""
     return log_e_at_least([(1 + each) / 2 for each in differences], (1 - margin) / 2)
+
+
+def log_e_within(differences: Sequence[float], margin: float) -> float:
+    """Log e-value against "the challenger loses ``margin`` or more to the champion", a margin in (0, 1)."""
+    return log_e_at_most([(1 + each) / 2 for each in differences], (1 - margin) / 2)

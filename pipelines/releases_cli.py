@@ -94,6 +94,9 @@ def reject(
 def promote(release: ReleaseId) -> None:
     """Promote an approved release now: verify all again, challenger, canary, record, alias. The sensor does the same.
 
+    Where the product's canary has a rollout, this takes until the traffic has told. Ended before, traffic goes back to
+    the champion within a minute, and the same command goes on with what was seen.
+
     Example: assay promote sha256:4f1c
     """
     from pipelines.stages.release.canary import GatewayAsk
@@ -105,7 +108,8 @@ def promote(release: ReleaseId) -> None:
     digest = find_release(line, release)
     product = line.product(_release(line, digest).product)
     try:
-        record = promote_release(line, product, digest, GatewayAsk(line.gateway_url, operator_key(line.home)))
+        ask = GatewayAsk(line.gateway_url, operator_key(line.home))
+        record = promote_release(line, product, digest, ask, tell=console.print)
         console.print(f"{product.name}: {digest} is live (audit record {record.sequence})")
     finally:
         tell(line)

@@ -6,6 +6,7 @@ import logging
 import queue
 import sqlite3
 import threading
+from datetime import datetime
 from pathlib import Path
 
 from data_contracts.traces import Trace
@@ -57,6 +58,14 @@ class SqliteTraceStore:
         with connect(self.path) as connection:
             rows = connection.execute(
                 "select body from traces where product = ? order by time desc limit ?", (product, limit)
+            ).fetchall()
+        return [Trace.model_validate_json(row[0]) for row in rows]
+
+    def since(self, product: str, time: datetime) -> list[Trace]:
+        """Of answers that ended then or later, the oldest first."""
+        with connect(self.path) as connection:
+            rows = connection.execute(
+                "select body from traces where product = ? and time >= ? order by time", (product, time.isoformat())
             ).fetchall()
         return [Trace.model_validate_json(row[0]) for row in rows]
 

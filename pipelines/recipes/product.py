@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl
 
 import yaml
@@ -102,12 +102,49 @@ class ApprovalRule(Frozen):
     spot_checks: SpotCheckRule | None = None
 
 
+Signal = Literal["answered", "json_valid", "in_time", "not_refused"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Rollout(Frozen):
+    """Before promotion the challenger answers a growing share of the traffic: those of ``steps``, one after another,
+    each until it has answered so many more people. Each of ``margins`` is what a share of good answers may fall by.
+
+    It is reverted as soon as it is shown to be worse than the champion, and promoted once it went through all steps
+    and is shown to lose less than each margin. Either is wrong with a probability of at most ``alpha``.
+    """
+
+    steps: tuple[Share, ...] = Field(default=(0.1, 0.5), min_length=1)
+    answers: int = Field(default=100, ge=1)
+    """Of the challenger in each step, one a person."""
+    most: int = Field(default=2000, ge=1)
+    """Of the challenger in all. Where so many do not tell, the champion stays."""
+    hours: float = Field(default=24, gt=0)
+    """The same for the time."""
+    in_time_ms: float = Field(default=10_000, gt=0)
+    """An answer that takes longer is late."""
+    margins: dict[Signal, Share] = {"answered": 0.02, "json_valid": 0.05, "in_time": 0.05, "not_refused": 0.1}
+    alpha: Share = 0.05
+
+    @model_validator(mode="after")
+    def _goes_up(self) -> "Rollout":
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("rollout: steps must grow, such as [0.1, 0.5]")
+        if self.most < self.answers * len(self.steps):
+            raise ValueError("rollout: most must be at least answers times the number of steps")
+        if not self.margins:
+            raise ValueError("rollout: margins must name one signal at least")
+        return self
+
+
 class Canary(Frozen):
-    """The short canary before promotion: this many requests, at most this share of errors and invalid JSON."""
+    """Before promotion: this many of the product's own prompts, at most this share of errors and invalid JSON; then,
+    where there is a ``rollout``, the traffic."""
 
     requests: int = Field(default=12, ge=1)
     max_error_rate: float = Field(default=0.0, ge=0, le=1)
     min_json_valid: float = Field(default=0.9, ge=0, le=1)
+    rollout: Rollout | None = None
 
 
 class Serving(Frozen):

@@ -18,7 +18,7 @@ from pipelines.recipes.product import Product
 from pipelines.stages.serve.answer import as_openai_tools
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.reconcile import reconcile
-from pipelines.stages.serve.routes import challenging, routes_file
+from pipelines.stages.serve.routes import challenging, routes_file, share_traffic
 from pipelines.stages.serve.tenants import create_key, operator_key
 from resources.adapters import served_name
 from tests.support.ports import free_ports
@@ -132,6 +132,28 @@ def test_the_next_request_after_a_promotion_or_rollback_gets_the_other_release(h
     assert home.ask().headers["x-assay-release"] == second
     chain(home.parts, home.product, first, "rollback.recorded")  # nothing else: the record alone is enough
     assert home.ask().headers["x-assay-release"] == first
+
+
+def test_a_challenger_with_a_share_answers_the_same_people_all_the_time(home: Installation) -> None:
+    live, rival = home.promote("a"), home.release("b")
+    with challenging(home.parts, home.product, rival):
+        assert home.ask(user="user 1").headers["x-assay-route"] == "champion"
+        share_traffic(home.parts, home.product, rival, 0.5, seconds=60)
+        first = [home.ask(user=f"user {n}").headers for n in range(30)]
+        again = [home.ask(user=f"user {n}").headers["x-assay-release"] for n in range(30)]
+        assert [each["x-assay-release"] for each in first] == again
+        assert {each["x-assay-route"] for each in first} == {"champion", "challenger"}
+        assert 5 < again.count(rival) < 25
+        assert home.ask(home.operator, user="user 1").headers["x-assay-route"] == "champion"
+        traces = [home.trace(each["x-assay-trace-id"]) for each in first]
+        assert len({each.cohort for each in traces}) == 30
+        assert {each.refused for each in traces} == {False}
+        assert not any("user" in (each.cohort or "") for each in traces)
+        share_traffic(home.parts, home.product, rival, 0.5, seconds=-1)
+        assert {home.ask(user=f"user {n}").headers["x-assay-release"] for n in range(10)} == {live}
+    answer = home.ask()
+    assert answer.headers["x-assay-release"] == live
+    assert home.trace(answer.headers["x-assay-trace-id"]).cohort is None
 
 
 @pytest.mark.parametrize("header", ["Bearer assay-stranger", "Bearer", "Basic abc"])

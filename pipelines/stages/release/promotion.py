@@ -4,6 +4,7 @@ The promotion record in the audit log is the act; loaded adapters, registry alia
 the record leaves the champion as it was, a crash after it is made up for by doing the same again.
 """
 
+import logging
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -22,16 +23,24 @@ from pipelines.stages.release.attestation import check_attestation
 from pipelines.stages.release.ballot import last_move
 from pipelines.stages.release.evidence import check_model, check_weights, examine
 from pipelines.stages.release.quorum import sufficient
+from pipelines.stages.release.rollout import Tell, roll_out
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import challenging
 
+log = logging.getLogger(__name__)
+
 
 def promote(
-    parts: Parts, product: Product, digest: Digest, ask: canary.Ask, prompts: Sequence[CallItem] | None = None
+    parts: Parts,
+    product: Product,
+    digest: Digest,
+    ask: canary.Ask,
+    prompts: Sequence[CallItem] | None = None,
+    tell: Tell = log.info,
 ) -> AuditRecord:
     """Make a release the champion; the audit record that did it. Raises `Refused` with the reason otherwise.
 
-    For a release that is live already only the projections are made again.
+    For a release that is live already only the projections are made again. ``tell`` hears how a canary goes.
     """
     records = parts.log.records()
     moved = last_move(records, product.name, product.environment)
@@ -42,6 +51,9 @@ def promote(
     _serve(parts, release)
     with challenging(parts, product, digest):
         verdict = canary.run(ask, product, release, prompts or canary.canary_prompts(product))
+        rollout = product.serving.canary.rollout
+        if verdict.outcome == "pass" and rollout is not None:
+            verdict = roll_out(parts, product, release, rollout, verdict, tell)
     _record_canary(parts, verdict)
     if verdict.outcome == "fail":
         raise Refused(f"the canary failed: {verdict.reason}; the champion stays")

@@ -64,6 +64,8 @@ def _canary(
     verdict = parts.store.get_manifest(digest, CanaryVerdict)
     if (verdict.release, verdict.outcome) != (release.digest, "pass"):
         raise Refused(f"the canary {digest} is of release {verdict.release}, outcome {verdict.outcome}")
+    if open_ := [each.name for each in verdict.live if each.outcome not in ("within", "unseen")]:
+        raise Refused(f"the canary {digest} passed, and its {open_[0]} was not shown to be within the margin")
     if not any(each.event == "canary.recorded" and each.body["canary"] == digest for each in before):
         raise Refused(f"the canary {digest} was not in the audit log before the promotion")
     return None, verdict.reason

@@ -32,7 +32,7 @@ UNDERSTOOD = {
 
 class Target(Frozen):
     """Who answers, fixed when a request begins. ``adapter`` is ``None`` for the base, which answers when there is no
-    champion; ``reason`` then says so."""
+    champion; ``reason`` then says so. ``cohort``: see `Trace`."""
 
     route: Literal["champion", "challenger", "base"]
     reason: str
@@ -41,11 +41,15 @@ class Target(Frozen):
     adapter: Digest | None
     template: Digest
     max_tokens: int
+    cohort: str | None = None
 
     def provenance(self, trace_id: str) -> dict[str, str | None]:
         """What every answer carries."""
         named = self.model_dump(include={"route", "reason", "release", "base", "adapter", "template"})
         return named | {"trace_id": trace_id}
+
+    def of_cohort(self, cohort: str | None) -> "Target":
+        return self.model_copy(update={"cohort": cohort})
 
 
 def target(parts: Parts, product: Product, release: Digest | None, route: Literal["champion", "challenger"]) -> Target:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,10 +17,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
 from data_contracts.traces import Trace
+from evals.refusals import refuses
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve import relay
 from pipelines.stages.serve.answer import Target, target, template_text, tools_of, upstream_request
+from pipelines.stages.serve.cohort import cohort, is_challenged
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import Route
 from pipelines.stages.serve.sunset import ended, notice
@@ -86,7 +88,7 @@ class Gateway:
         began = time.monotonic()
         try:
             body = await _body(request)
-            product, goal, notices = self._goal(request, str(body.get("model")))
+            product, goal, notices = self._goal(request, body)
             template = template_text(self.parts.store, product, goal.template)
             asked = upstream_request(body, goal, template)
             trace = _Tracer(self.parts, product, goal, asked, [tool.name for tool in tools_of(body)], began, notices)
@@ -136,8 +138,9 @@ class Gateway:
         await self.upstream.close()
         await asyncio.to_thread(self.parts.traces.flush)
 
-    def _goal(self, request: Request, name: str) -> tuple[Product, Target, dict[str, str]]:
+    def _goal(self, request: Request, body: Mapping[str, Any]) -> tuple[Product, Target, dict[str, str]]:
         """Who answers this request, decided once, and the headers of its deprecation, if any. Raises `Denied`."""
+        name = str(body["model"])
         operator = self._is_operator(request)
         tenant = None if operator else self._tenant(request)
         try:
@@ -150,11 +153,16 @@ class Gateway:
         if challenger is not None:
             asked = _challenger(challenger, route, operator)
             return product, target(self.parts, product, asked, "challenger"), {}
+        who = None
+        if tenant is not None and route.share > 0 and (rival := route.live_challenger()):
+            who = cohort(self.callers.operator, rival, tenant, body.get("user"))
+            if is_challenged(who, route.share):
+                return product, target(self.parts, product, rival, "challenger").of_cohort(who), {}
         standing = self.view.standing(route.champion)
         notices = notice(standing)
         if route.champion is not None and (why := ended(name, route.champion, standing, self.now())):
             raise Denied(410, "release_sunset", why, notices)
-        return product, target(self.parts, product, route.champion, "champion"), notices
+        return product, target(self.parts, product, route.champion, "champion").of_cohort(who), notices
 
     def _is_operator(self, request: Request) -> bool:
         return self.callers.is_operator(_key(request))
@@ -221,6 +229,7 @@ class _Tracer:
 
     def write(self, status: int, reason: str = "") -> None:
         valid, tool = self.seen.judged() if status == 200 else (None, None)
+        watched = status == 200 and self.goal.cohort is not None
         self.parts.traces.add(
             Trace(
                 trace_id=self.id,
@@ -240,6 +249,8 @@ class _Tracer:
                 latency_ms=(time.monotonic() - self.began) * 1000,
                 json_valid=valid,
                 tool=tool,
+                cohort=self.goal.cohort,
+                refused=refuses(self.seen.words()) if watched else None,
             )
         )
 

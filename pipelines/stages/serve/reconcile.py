@@ -145,7 +145,7 @@ def _write_routes(parts: Parts, records: Sequence[AuditRecord], routes: Sequence
             before = table.of(route.product)
             challenger = before.live_challenger() if before else None
             if before and challenger and may_challenge(now, route.product, challenger):
-                route = route.model_copy(update={"challenger": challenger, "lapses": before.lapses})
+                route = route.challenged_as(before)
             if before is None or before.champion != route.champion:
                 done.append(f"routed {route.product} to {route.champion or 'the base model'}")
             kept.append(route)

@@ -20,6 +20,15 @@ class Answered:
         self.prompt_tokens = (usage or {}).get("prompt_tokens") or self.prompt_tokens
         self.completion_tokens = (usage or {}).get("completion_tokens") or self.completion_tokens
 
+    def words(self) -> str:
+        """What is said: the reply where it is an object with one."""
+        text = "".join(self.text)
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text
+        return str(value.get("reply") or "") if isinstance(value, dict) and "tool" in value else text
+
     def judged(self) -> tuple[bool, str | None]:
         """Whether the answer is a JSON object, and the tool it calls; a name that was not offered is ``other``."""
         try:

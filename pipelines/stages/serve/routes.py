@@ -23,7 +23,7 @@ from pipelines.stages.protocols import Parts
 
 class Route(Frozen):
     """``champion`` and ``previous`` are ``None`` where the base answers; a challenger counts until ``lapses``, Unix
-    seconds. ``alias`` is what the registry's champion alias was last set to."""
+    seconds, and answers ``share`` of the traffic. ``alias`` is what the registry's champion alias was last set to."""
 
     tenant: str
     product: str
@@ -32,10 +32,17 @@ class Route(Frozen):
     previous: Digest | None
     challenger: Digest | None = None
     lapses: float = 0
+    share: float = 0
     alias: Digest | None = None
 
     def live_challenger(self) -> Digest | None:
         return self.challenger if time.time() < self.lapses else None
+
+    def challenged_as(self, other: "Route") -> "Route":
+        """With the challenger of another one."""
+        return self.model_copy(
+            update={"challenger": other.challenger, "lapses": other.lapses, "share": other.share},
+        )
 
 
 class RouteTable(Frozen):
@@ -118,18 +125,28 @@ def challenging(parts: Parts, product: Product, release: Digest, seconds: float 
             f"{release} is not in staging for {product.name} (it has no approval in the audit log, or was revoked): it "
             "cannot be a challenger"
         )
-    _set_challenger(parts, product, release, time.time() + seconds)
+    _set_challenger(parts, product, release, time.time() + seconds, 0)
     try:
         yield
     finally:
-        _set_challenger(parts, product, None, 0)
+        _set_challenger(parts, product, None, 0, 0)
+
+
+def share_traffic(parts: Parts, product: Product, release: Digest, share: float, seconds: float) -> None:
+    """Let the challenger answer this share for so long. Raises `Refused` where it is the challenger no more."""
+    now = read_routes(parts.home).of(product.name)
+    if now is None or now.challenger != release or not may_challenge(parts.log.records(), product.name, release):
+        raise Refused(
+            f"{release} is the challenger of {product.name} no more: another took its place, or it was revoked"
+        )
+    _set_challenger(parts, product, release, time.time() + seconds, share)
 
 
 def routes_file(home: Path) -> Path:
     return home / "routes.json"
 
 
-def _set_challenger(parts: Parts, product: Product, release: Digest | None, lapses: float) -> None:
+def _set_challenger(parts: Parts, product: Product, release: Digest | None, lapses: float, share: float) -> None:
     def change(table: RouteTable) -> RouteTable:
         route = table.of(product.name) or Route(
             tenant=product.tenant,
@@ -139,7 +156,7 @@ def _set_challenger(parts: Parts, product: Product, release: Digest | None, laps
             previous=None,
         )
         others = [other for other in table.routes if other.product != product.name]
-        changed = route.model_copy(update={"challenger": release, "lapses": lapses})
+        changed = route.model_copy(update={"challenger": release, "lapses": lapses, "share": share})
         return table.model_copy(update={"routes": tuple(sorted([*others, changed], key=lambda r: r.product))})
 
     update_routes(parts, change)

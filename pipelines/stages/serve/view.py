@@ -73,7 +73,7 @@ class RouteView:
                     "routes.json says %s for %s, the audit log %s", written.champion, route.product, route.champion
                 )
             if written and written.challenger and may_challenge(records, route.product, written.challenger):
-                route = route.model_copy(update={"challenger": written.challenger, "lapses": written.lapses})
+                route = route.challenged_as(written)
             routes[route.product] = route
         self._standings = follow(records).standings  # before the routes, which name only releases that stand somewhere
         self.products, self._routes, self._stamp = products, routes, stamp
