@@ -19,6 +19,7 @@ GENESIS: Digest = sha256_bytes(b"assay-log-v1")
 LOG_NAMESPACE = "assay-log-v1"
 APPROVAL_NAMESPACE = "assay-approval-v1"
 SPOTCHECK_NAMESPACE = "assay-spotcheck-v1"
+ROOT_CAUSE_NAMESPACE = "assay-root-cause-v1"
 
 EventKind = Literal[
     "dataset.recorded",
@@ -33,6 +34,7 @@ EventKind = Literal[
     "canary.recorded",
     "promotion.recorded",
     "rollback.recorded",
+    "root-cause.filed",
     "projection.repaired",
     "log-key.rotated",
     "drift.recorded",

@@ -30,7 +30,8 @@ MOVES: Mapping[State, Mapping[Move, State]] = {
 }
 """What somebody may do to a release -> where that leads. An approval leads from development to staging; a rejection,
 and a promotion or rollback of its product, which spends approvals, lead back. A rollback leads what it leaves from
-production to development; a revocation leads to retired from anywhere but archived."""
+production to development, and no approval leads anywhere until its root cause is filed; a revocation leads to retired
+from anywhere but archived."""
 
 NEXT: Mapping[State, str] = {
     "development": "sign it into staging (assay approve), or archive it (assay archive)",
@@ -60,11 +61,13 @@ class Standing(NamedTuple):
 
 class Course(NamedTuple):
     """``stacks``: what is live in a place (last) and what each rollback would go back to; the base, ``None``, is always
-    first. ``wrong``: sequence of a record that was no legal move -> why not."""
+    first. ``wrong``: sequence of a record that was no legal move -> why not. ``locked``: a place where nothing is
+    approved -> sequence of the rollback whose root cause is not filed yet."""
 
     standings: Mapping[Digest, Standing]
     stacks: Mapping[Place, Sequence[Digest | None]]
     wrong: Mapping[int, str]
+    locked: Mapping[Place, int] = {}
 
     def live(self, release: Digest) -> bool:
         return any(stack[-1] == release for stack in self.stacks.values())
@@ -102,7 +105,7 @@ def follow(records: Iterable["AuditRecord"]) -> Course:
     fold = _Fold()
     for record in records:
         fold.take(record)
-    return Course(fold.standings, dict(fold.stacks), fold.wrong)
+    return Course(fold.standings, dict(fold.stacks), fold.wrong, fold.locked)
 
 
 @dataclass
@@ -112,6 +115,7 @@ class _Fold:
     wrong: dict[int, str] = field(default_factory=dict)
     tried: set[Digest] = field(default_factory=set)
     """Releases whose newest canary since the product's last move passed."""
+    locked: dict[Place, int] = field(default_factory=dict)
     gone: set[Digest] = field(default_factory=set)
     """Releases that never serve again: revoked, retired or archived ones."""
 
@@ -122,7 +126,8 @@ class _Fold:
                 place = (record.product, str(record.body["environment"]))
                 self.standings.setdefault(str(release), Standing(*place, "development", record.sequence))
             case "approval.accepted":
-                self._lead(record, "development", "staging")
+                if (record.product, str(record.body["environment"])) not in self.locked:
+                    self._lead(record, "development", "staging")
             case "approval.rejected":
                 self._lead(record, "staging", "development")
             case "canary.recorded":
@@ -131,6 +136,8 @@ class _Fold:
                 self._move(record, record.event)
             case "rollback.recorded":
                 self._roll_back(record)
+            case "root-cause.filed":
+                self.locked.pop((record.product, str(record.body["environment"])), None)
             case "release.revoked":
                 self._lead(record, None, "retired")
                 self._take_out(str(release))
@@ -177,6 +184,7 @@ class _Fold:
             left = stack.pop()
             if left in self.standings and self.standings[left].state == "production":
                 self._set(record, left, "development")
+        self.locked[place] = record.sequence
         self._spend(record, place)
 
     def _spend(self, record: "AuditRecord", place: Place) -> None:

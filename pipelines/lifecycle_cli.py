@@ -1,13 +1,16 @@
-"""``assay releases | deprecate | retire | archive | notices``: where releases stand, and how they are taken out of
-service."""
+"""``assay releases | deprecate | retire | archive | root-cause | support-note | notices``: where releases stand, how
+they are taken out of service, and what is said of it."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from data_contracts.chain import ROOT_CAUSE_NAMESPACE
 from data_contracts.digests import Digest
 from data_contracts.lifecycle import Course, Standing
-from pipelines.terminal import JsonFlag, console, show, tell
+from data_contracts.rollbacks import Category
+from pipelines.terminal import JsonFlag, ProductName, console, show, tell
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -87,6 +90,51 @@ def archive(release: ReleaseId, reason: Reason) -> None:
     digest = _registered(line, release)
     record = lifecycle.archive(line, digest, reason, actor="cli")
     console.print(f"{digest} is archived (audit record {record.sequence})")
+
+
+@app.command("root-cause")
+def root_cause(
+    product: ProductName,
+    category: Annotated[Category, typer.Option(help="Where the cause lay.")],
+    text: Annotated[str, typer.Option(help="What it was, in a sentence or two; kept in the audit log.")],
+    key: Annotated[Path, typer.Option(help="Your SSH private key (or the public one, with ssh-agent).")],
+    principal: Annotated[str, typer.Option("--as", help="Your name in the trust root.")] = "",
+) -> None:
+    """Sign why a rollback was needed. Until then nothing of the product is approved.
+
+    Example: assay root-cause billing-assistant --category data --text "prices of last year" --key ~/.ssh/id_ed25519
+    """
+    from pipelines.stages.release import rootcause
+    from resources.ssh_signatures import sign
+
+    line = Line()
+    statement = rootcause.statement_for(line, line.product(product), category, text)
+    signature = sign(key, ROOT_CAUSE_NAMESPACE, rootcause.message(statement))
+    record = rootcause.file(line, line.product(product), statement, signature, principal)
+    console.print(f"filed by {record.actor} (audit record {record.sequence}): {product} can be approved again")
+
+
+@app.command("support-note")
+def support_note(
+    product: ProductName,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: print it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Who saw the release of the newest rollback, when and how often, and a status text to send them.
+
+    Example: assay support-note billing-assistant --out note.md
+    """
+    from pipelines.stages.release import support_note as notes
+
+    line = Line()
+    note = notes.support_note(line, line.product(product))
+    if as_json:
+        show(note.payload())
+    elif out is not None:
+        out.write_text(notes.as_markdown(note))
+        console.print(f"written: {out}")
+    else:
+        print(notes.as_markdown(note), end="")
 
 
 @app.command()

@@ -119,13 +119,22 @@ def promote(release: ReleaseId) -> None:
 def rollback(product: ProductName, reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")]) -> None:
     """Go back to the release that was live before, effective on the next request.
 
+    Writes a note for support: a status text to send, and who saw the release. Approvals then wait for the root cause.
+
     Example: assay rollback billing-assistant --reason "wrong refunds since noon"
     """
+    from pipelines.stages.release.files import report_folder
     from pipelines.stages.release.rollback import rollback as roll_back
+    from pipelines.stages.release.support_note import as_markdown, support_note
 
     line = Line()
     record = roll_back(line, line.product(product), reason, actor="cli")
     console.print(f"{product}: live is now {record.body['release'] or 'the base model'}")
+    note = report_folder(line.home, str(record.body["from"])) / f"rollback-{record.sequence}.md"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(as_markdown(support_note(line, line.product(product), record)))
+    console.print(f"for support, whom it concerns: {note}")
+    console.print(f"nothing is approved until the cause is filed: assay root-cause {product} --help")
     tell(line)
 
 

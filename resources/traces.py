@@ -9,6 +9,8 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
+from data_contracts.digests import Digest
+from data_contracts.rollbacks import Saw
 from data_contracts.traces import Trace
 from resources.sqlite import connect, create
 
@@ -68,6 +70,17 @@ class SqliteTraceStore:
                 "select body from traces where product = ? and time >= ? order by time", (product, time.isoformat())
             ).fetchall()
         return [Trace.model_validate_json(row[0]) for row in rows]
+
+    def saw(self, product: str, release: Digest, since: datetime) -> list[Saw]:
+        """By tenant: answers of this release and requests that it failed, of those that ended then or later."""
+        with connect(self.path) as connection:
+            rows = connection.execute(
+                "select body ->> 'tenant' as tenant, sum(body ->> 'status' = 200), sum(body ->> 'status' != 200), "
+                "min(time), max(time) from traces where product = ? and time >= ? and body ->> 'release' = ? "
+                "group by tenant order by tenant",
+                (product, since.isoformat(), release),
+            ).fetchall()
+        return [Saw(tenant=t, answers=good, failed=bad, first=first, last=last) for t, good, bad, first, last in rows]
 
     def _write(self) -> None:
         while True:

@@ -175,6 +175,7 @@ def test_rollbacks_go_back_past_what_was_rolled_back_and_end_at_the_base(place):
     assert (record.body["release"], record.body["from"]) == (first.digest, second.digest)
     assert champion(line) == first.digest == line.registry.alias(NAME, "champion")
 
+    line.explain_rollback()
     third = line.live(seed=2, champion=models[0])
     assert rollback(line.parts, line.product, "worse", actor="test").body["release"] == first.digest
     assert rollback(line.parts, line.product, "worse", actor="test").body["release"] is None

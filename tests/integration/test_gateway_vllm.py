@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from data_contracts.digests import Digest
-from data_contracts.manifests import BaseManifest
-from pipelines.recipes.product import Product
-from pipelines.stages.serve.routes import read_routes
+from data_contracts.manifests import BaseManifest, ReleaseManifest
+from data_contracts.verdicts import CanaryVerdict
+from pipelines.recipes.product import Product, Rollout
+from pipelines.stages.release import rollout
+from pipelines.stages.serve.routes import challenging, read_routes
 from pipelines.stages.serve.tenants import create_key
 from pipelines.wiring import Line
 from resources.vllm_server import VllmServer
@@ -154,6 +156,38 @@ def test_a_swap_and_a_rollback_lose_no_request_and_change_once(gateway: Gateway,
     swapped = min(answer.ended for answer in everything if answer.release == second)
     later = {answer.release for answer in everything if swapped < answer.began and answer.ended < rolled_back}
     assert later == {second}
+
+
+def test_the_traffic_decides_about_a_challenger(
+    gateway: Gateway, tiny_base_manifest: BaseManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of the base, which answers for a product without a champion."""
+    line = gateway.line
+    product = tiny_product(tmp_path, "shared")
+    (line.settings.products / "shared.yaml").write_text(yaml.safe_dump(product.model_dump(mode="json")))
+    weights = tiny_adapter(line.store, tiny_base_manifest, tmp_path, 13)
+    files = {"adapter": line.store.tree(weights)}
+    release = registered(line, product, tiny_base_manifest.digest, weights, files)
+    rule = Rollout(steps=(0.3, 0.6), answers=20, in_time_ms=60_000, margins={"answered": 0.1, "in_time": 0.2})
+    probed = CanaryVerdict(
+        product="shared", release=release, champion=None, requests=0, errors=0, json_valid=0, p95_ms=0, outcome="pass",
+        reason="",
+    )  # fmt: skip
+    asked: list[str] = []
+
+    def wait(_: float) -> None:
+        """Instead of waiting, people ask."""
+        for _ in range(20):
+            body = {"model": "shared", "messages": QUESTION, "max_tokens": 4, "user": f"user {len(asked)}"}
+            asked.append(gateway.client.post("/v1/chat/completions", json=body).json()["assay"]["route"])
+        line.traces.flush()
+
+    monkeypatch.setattr(rollout.time, "sleep", wait)
+    with challenging(line, product, release):
+        found = rollout.roll_out(line, product, line.store.get_manifest(release, ReleaseManifest), rule, probed)
+    assert (found.outcome, [each.outcome for each in found.live]) == ("pass", ["within", "within"]), found.reason
+    assert set(asked) == {"base", "challenger"}
+    assert found.live[0].answers[0] <= asked.count("challenger")
 
 
 def test_whole_answers_survive_a_kill_of_vllm(gateway: Gateway) -> None:

@@ -68,7 +68,7 @@ class Installation:
             "name": "calls-not-worse",
             "kind": "non-inferiority",
             "suite": "billing-unseen-tools",
-            "metric": "exact",
+            "metric": "json_valid",
             "against": "base",
             "margin": 1.0,
         }
@@ -101,6 +101,6 @@ def tiny_installation(folder: Path) -> Installation:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / "trust" / name)], check=True
         )
     public = made.reviewer_key.with_suffix(".pub").read_text().strip()
-    signers = f'{REVIEWER} namespaces="assay-approval-v1" {public}\n{made.assay("init")}\n'
+    signers = f'{REVIEWER} namespaces="assay-approval-v1,assay-root-cause-v1" {public}\n{made.assay("init")}\n'
     (folder / "trust" / "allowed_signers").write_text(signers)
     return made

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from data_contracts.chain import APPROVAL_NAMESPACE, AuditRecord
+from data_contracts.chain import APPROVAL_NAMESPACE, ROOT_CAUSE_NAMESPACE, AuditRecord
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.manifests import (
     BaseManifest,
@@ -21,7 +21,7 @@ from evals.report import Report
 from evals.suite import CallItem, load_suites
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import load_recipe
-from pipelines.stages.release import approval
+from pipelines.stages.release import approval, rootcause
 from pipelines.stages.release.canary import Answered
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.promotion import promote
@@ -82,6 +82,7 @@ class SmallLine:
         for person in ("alice", "bob"):
             create_key(self.key(person), person)
             lines.append(signer_line(person, APPROVAL_NAMESPACE, public_key(self.key(person))))
+        lines.append(signer_line("alice", ROOT_CAUSE_NAMESPACE, public_key(self.key("alice"))))
         self.trust_root.parent.mkdir()
         self.trust_root.write_text("\n".join(lines) + "\n")
         self.base = make_base(self.parts, folder / "base")
@@ -196,6 +197,12 @@ class SmallLine:
 
     def approve(self, release: ReleaseManifest, name: str = "alice") -> AuditRecord:
         return approval.accept(self.parts, self.product, self.signed(release, name))
+
+    def explain_rollback(self) -> AuditRecord:
+        """File why it was needed, which opens the product for approvals."""
+        statement = rootcause.statement_for(self.parts, self.product, "data", "prices of last year")
+        signature = sign(self.key("alice"), ROOT_CAUSE_NAMESPACE, rootcause.message(statement))
+        return rootcause.file(self.parts, self.product, statement, signature)
 
     def promote(self, release: ReleaseManifest, text: str = ANSWER) -> AuditRecord:
         return promote(self.parts, self.product, release.digest, self.ask(text))

@@ -169,6 +169,7 @@ def test_an_approval_serves_one_promotion_only(place):
     refused(line, one, "replayed")
     with pytest.raises(Refused, match="0 of 1 approvals"):
         line.promote(release)
+    line.explain_rollback()
     line.approve(release, "bob")
     line.promote(release)
 

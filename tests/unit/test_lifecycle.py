@@ -32,7 +32,8 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 RELEASES = [sha256_bytes(bytes([n])) for n in range(3)]
 EVENTS = [
     *("release.registered", "approval.accepted", "approval.rejected", "canary.recorded", "promotion.recorded"),
-    *("rollback.recorded", "release.revoked", "release.deprecated", "release.retired", "release.archived"),
+    *("rollback.recorded", "root-cause.filed"),
+    *("release.revoked", "release.deprecated", "release.retired", "release.archived"),
 ]
 FORWARD: dict[State, set[State]] = {
     "development": {"staging", "retired", "archived"},
@@ -87,6 +88,10 @@ def test_production_is_reached_by_an_approval_and_a_canary_since_the_last_move_a
                 continue
             moves = [n for n in range(at) if records[n].event in ("promotion.recorded", "rollback.recorded")]
             since = [r for r in records[moves[-1] + 1 if moves else 0 : at] if r.body["release"] == release]
+            if moves and records[moves[-1]].event == "rollback.recorded":
+                filed = [r.sequence for r in records[moves[-1] : at] if r.event == "root-cause.filed"]
+                assert filed
+                assert any(r.sequence > filed[0] for r in since if r.event == "approval.accepted")
             assert (last.event, last.body["release"]) == ("promotion.recorded", release)
             assert [r.event for r in since if "approval" in r.event][-1] == "approval.accepted"
             assert [r.body["outcome"] for r in since if r.event == "canary.recorded"][-1] == "pass"
@@ -203,6 +208,7 @@ def test_a_rollback_leads_past_what_was_retired_or_ended(
     assert state(line, second) == "development", "its approvals are spent"
     assert state(line, first) == "deprecated"
 
+    line.explain_rollback()
     third = line.live(2, line.model_of(first))
     lifecycle.retire(line.parts, first.digest, "why", "test")
     assert rollback(line.parts, line.product, "worse", "test").body["release"] is None

@@ -20,6 +20,7 @@ from pipelines.stages import inbox
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.ballot import decided, rejections
 from pipelines.stages.release.evidence import examine, facts
+from pipelines.stages.release.rootcause import check_unlocked
 from pipelines.stages.release.signed import check_signed
 from pipelines.stages.release.spotcheck import check_spot_checks
 
@@ -31,6 +32,8 @@ def statement_for(
 ) -> ApprovalStatement:
     """What to sign for this release as it is now, with a fresh nonce. Refuses what could not be accepted."""
     manifest, _ = examine(parts, product, release)
+    if decision == "approve":
+        check_unlocked(parts, product)
     _check_expiry(product, expires, datetime.now(UTC))
     return ApprovalStatement(decision=decision, nonce=secrets.token_hex(16), expires=expires, **facts(manifest))
 
@@ -111,6 +114,7 @@ def _accept(parts: Parts, product: Product, approval: Approval) -> AuditRecord:
     _check_expiry(product, statement.expires, datetime.now(UTC))
     _check_order(parts, approval, decided(records, release))
     if statement.decision == "approve":
+        check_unlocked(parts, product)
         check_spot_checks(parts.store, parts.signatures, release, records)
         for record in rejections(records, release):
             if record.body["principal"] != approval.principal:
