@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.stages.data import steps
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 from tests.support.data import STAGES, DataParts, product_of, write_contract
 
 _WORDS = [f"word{number}" for number in range(5_000)]

@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from pipelines.stages.data.certificate import SPELLINGS, Certificate, Labelled, measure, read_labelled
+from pipelines.stages.data.protocols import Finding
 from pipelines.stages.data.scrub_file import BATCH_ROWS, ScrubWork
 from pipelines.stages.data.scrub_text import Operator
-from pipelines.stages.protocols import Finding
 from resources.batch_engine import LocalBatchEngine
 from resources.pii import PresidioAnalyzer
 from tests.support import pii_rows, pii_sentences

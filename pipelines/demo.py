@@ -61,7 +61,7 @@ def make_trust_root(line: Line) -> Path:
         subprocess.run(make, check=True)
     public = reviewer.with_suffix(".pub").read_text().strip()
     log_line = assay("init", quiet=True)
-    trust.write_text(f'{REVIEWER} namespaces="assay-approval-v1" {public}\n{log_line}\n')
+    trust.write_text(f'{REVIEWER} namespaces="assay-approval-v1,assay-root-cause-v1" {public}\n{log_line}\n')
     return reviewer
 
 

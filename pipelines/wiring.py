@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from evals.protocols import JudgeModel
-    from pipelines.stages.protocols import BatchEngine
+    from pipelines.stages.data.protocols import BatchEngine
     from pipelines.stages.train.launcher import TrainerLauncher
     from resources.answer_store import SqliteAnswers
     from resources.base_model import BaseModels

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from data_contracts.errors import BadInput, Unavailable
-from pipelines.stages.protocols import BatchEngine
+from pipelines.stages.data.protocols import BatchEngine
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")

@@ -19,7 +19,7 @@ from data_contracts.errors import Missing, Tampered
 from data_contracts.ledger import ledger_digest
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Item, Row
-from pipelines.stages.protocols import Held, Sealed
+from pipelines.stages.data.protocols import Held, Sealed
 from resources.spool import Spool, origin_of
 
 _NAMES_GROUP = 4_096

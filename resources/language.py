@@ -6,7 +6,7 @@ from typing import Any
 
 
 class LangidDetector:
-    """Implements `pipelines.stages.protocols.LanguageDetector`."""
+    """Implements `pipelines.stages.data.protocols.LanguageDetector`."""
 
     @cached_property
     def _identifier(self) -> Any:

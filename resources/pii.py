@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.digests import sha256_file, sha256_json
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 from resources.pii_names import Named, NameModel
 from resources.pii_patterns import pattern_findings
 from resources.secret_finder import secret_findings

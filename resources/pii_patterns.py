@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 from resources.pii_addresses import ADDRESSES, CORNERS, POST_CODE, REST
 from resources.pii_grammar import Pattern
 from resources.pii_numbers import NUMBERS, SAID

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 
 _PLUGINS = (
     "artifactory.ArtifactoryDetector",

@@ -16,7 +16,7 @@ from data_contracts.errors import BadInput, Unavailable
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import ROOT
 from pipelines.stages.data import scrub, steps
-from pipelines.stages.protocols import BatchEngine
+from pipelines.stages.data.protocols import BatchEngine
 from resources import ray_cluster, ray_engine
 from resources.batch_engine import LocalBatchEngine, open_engine
 from tests.support.data import DataParts, product_of, write_contract

@@ -20,7 +20,7 @@ from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.stages.data import steps
 from pipelines.stages.data.certificate import read_labelled
 from pipelines.stages.data.item import Item, Row
-from pipelines.stages.protocols import BatchEngine, Embedder, Finding
+from pipelines.stages.data.protocols import BatchEngine, Embedder, Finding
 from resources.answer_store import SqliteAnswers
 from resources.artifact_store import FsspecArtifactStore
 from resources.batch_engine import LocalBatchEngine

@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable
 
 from pipelines.stages.data.certificate import Labelled
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 
 _SENTENCES = (
     "Please check {} before the release.",

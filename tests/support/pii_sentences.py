@@ -10,7 +10,7 @@ from typing import NamedTuple
 from faker import Faker
 
 from pipelines.stages.data.certificate import Labelled
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 
 _LOCALES = (
     *("en_US", "en_GB", "en_IN", "en_CA", "en_AU", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_PL", "sv_SE"),

@@ -8,7 +8,7 @@ import pytest
 from data_contracts.errors import BadInput, Refused
 from data_contracts.policy import PiiRule
 from pipelines.stages.data.certificate import Labelled, measure, read_labelled, require
-from pipelines.stages.protocols import Finding
+from pipelines.stages.data.protocols import Finding
 
 TEXT = "Ann from Bern, 9 Oak Lane"
 LABELS = Labelled(TEXT, (Finding(0, 3, "PERSON"), Finding(9, 13, "GPE"), Finding(15, 25, "STREET_ADDRESS")))

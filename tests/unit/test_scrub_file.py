@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import BadInput, Unavailable
+from pipelines.stages.data.protocols import Finding
 from pipelines.stages.data.scrub_file import BATCH_ROWS, ScrubWork, scrub_file
 from pipelines.stages.data.scrub_text import Operator, leaves, read_as, scrubbed
-from pipelines.stages.protocols import Finding
 from resources.batch_engine import LocalBatchEngine
 from tests.support.data import QuickAnalyzer
 

@@ -11,8 +11,8 @@ import pytest
 
 from evals.refusals import asks_for_harm, complies, refuses
 from pipelines.stages.data.item import Dropped, Item
+from pipelines.stages.data.protocols import Finding
 from pipelines.stages.data.unfit import without_unfit
-from pipelines.stages.protocols import Finding
 from tests.support.data import QuickAnalyzer, item
 
 

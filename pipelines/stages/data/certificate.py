@@ -14,7 +14,7 @@ from data_contracts.errors import BadInput, Refused
 from data_contracts.policy import PiiRule
 from evals.stats import Interval, Score, wilson
 from pipelines.stages.data.plain import rows, text_of
-from pipelines.stages.protocols import Finding, PiiAnalyzer
+from pipelines.stages.data.protocols import Finding, PiiAnalyzer
 
 SPELLINGS = {
     **dict.fromkeys(("GPE", "LOC"), "LOCATION"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from data_contracts.digests import sha256_bytes
 from pipelines.stages.data.near import words
-from pipelines.stages.protocols import Embedder
+from pipelines.stages.data.protocols import Embedder
 
 if TYPE_CHECKING:
     import numpy as np

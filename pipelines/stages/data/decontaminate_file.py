@@ -8,7 +8,7 @@ from data_contracts.errors import BadInput
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.contamination import SIMILARITY, Contamination
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
-from pipelines.stages.protocols import Embedder
+from pipelines.stages.data.protocols import Embedder
 
 _BATCH = 256
 

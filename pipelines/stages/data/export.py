@@ -6,8 +6,9 @@ from pathlib import Path
 from data_contracts.digests import Digest
 from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
+from pipelines.stages.data.protocols import ROWS_LOCK
 from pipelines.stages.data.rows import load
-from pipelines.stages.protocols import ROWS_LOCK, Parts
+from pipelines.stages.protocols import Parts
 
 
 def write_training_file(parts: Parts, manifest: DatasetManifest, split: str, path: Path) -> list[Digest]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.near import Copy, words
+from pipelines.stages.data.protocols import Embedder
 from pipelines.stages.data.wording import says_the_same
-from pipelines.stages.protocols import Embedder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,10 +13,11 @@ from pipelines.recipes.product import Product
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Dropped, Item
 from pipelines.stages.data.proportions import Candidate, in_proportion
+from pipelines.stages.data.protocols import LanguageDetector
 from pipelines.stages.data.rows import Outcome, Outlet, draw, load, step
 from pipelines.stages.data.texts import answered, asked
 from pipelines.stages.data.toxicity import offending
-from pipelines.stages.protocols import LanguageDetector, Parts
+from pipelines.stages.protocols import Parts
 
 
 def mixture(

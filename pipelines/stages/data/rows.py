@@ -15,7 +15,8 @@ from data_contracts.manifests import Counts, DatasetManifest, SourceRef
 from pipelines.recipes.product import Product
 from pipelines.stages.data.integrity import check_dataset
 from pipelines.stages.data.item import Dropped, Item, Row
-from pipelines.stages.protocols import ROWS_LOCK, Parts, Sealed, Spool
+from pipelines.stages.data.protocols import ROWS_LOCK, Sealed, Spool
+from pipelines.stages.protocols import Parts
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from pipelines.stages.data.batches import batched
 from pipelines.stages.data.canaries import CANARY_MODULES, Watch
 from pipelines.stages.data.certificate import certify, read_labelled, require
 from pipelines.stages.data.item import Item, Row, content_of
+from pipelines.stages.data.protocols import Finding, PiiAnalyzer
 from pipelines.stages.data.rows import Outcome, Outlet, derive, load, step
 from pipelines.stages.data.scrub_text import Operator, made
 from pipelines.stages.data.substitutes import assign
-from pipelines.stages.protocols import Finding, Parts, PiiAnalyzer
+from pipelines.stages.protocols import Parts
 
 BATCH_ROWS = 256
 """Rows that the detector reads at a time."""

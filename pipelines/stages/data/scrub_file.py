@@ -10,8 +10,8 @@ from data_contracts.errors import BadInput
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.plain import Report, rows, text_of, whole_file, write_report, write_row
+from pipelines.stages.data.protocols import BatchEngine, Finding, PiiAnalyzer
 from pipelines.stages.data.scrub_text import Operator, leaves, read_as, scrubbed
-from pipelines.stages.protocols import BatchEngine, Finding, PiiAnalyzer
 
 BATCH_ROWS = 256
 

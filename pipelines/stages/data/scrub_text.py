@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from data_contracts.digests import hex_of, sha256_bytes
+from pipelines.stages.data.protocols import Finding
 from pipelines.stages.data.substitutes import assign
-from pipelines.stages.protocols import Finding
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?\d[\d.eE+-]*')
 _CHARACTER = re.compile(

@@ -16,11 +16,11 @@ from data_contracts.ledger import ConsentBasis
 from pipelines.stages.data.item import Row
 from pipelines.stages.data.near import near_pairs
 from pipelines.stages.data.plain import Report
+from pipelines.stages.data.protocols import LanguageDetector, PiiAnalyzer
 from pipelines.stages.data.synthetic.answer_file import AnswerFile
 from pipelines.stages.data.synthetic.plan import Plan, Seed, check_terms, load_seeds
 from pipelines.stages.data.synthetic.requests import Request, requests
 from pipelines.stages.data.synthetic.validate import Completion, Draft, Fault, fault, read
-from pipelines.stages.protocols import LanguageDetector, PiiAnalyzer
 
 _ALIKE = 0.6
 """Jaccard similarity of word trigrams, numbers apart, from which a question repeats another one."""

@@ -13,7 +13,7 @@ from data_contracts.records import Message, PreferencePair
 from evals.leaks import MAY_BE_PERSONAL, bare, held, leaked_kinds, leaves, unpacked
 from evals.refusals import asks_for_harm, complies, refuses
 from pipelines.stages.data.item import Dropped, Item
-from pipelines.stages.protocols import PiiAnalyzer
+from pipelines.stages.data.protocols import PiiAnalyzer
 
 _MAIL = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 _LINK = r"https?://[^\s)\]>\"'`]+"

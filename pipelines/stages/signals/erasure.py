@@ -17,7 +17,8 @@ from data_contracts.verdicts import ErasureReceipt, RetrainProposal, RouteTaken
 from pipelines.recipes.product import Product
 from pipelines.stages.data.ingest import forget_copies
 from pipelines.stages.data.integrity import erased_rows
-from pipelines.stages.protocols import ROWS_LOCK, Parts
+from pipelines.stages.data.protocols import ROWS_LOCK
+from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import read_routes
 from pipelines.stages.signals.erasure_scope import Derived, Family, derived, family

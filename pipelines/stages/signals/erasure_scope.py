@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import Digest, is_digest
 from data_contracts.manifests import CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
-from pipelines.stages.protocols import Held, Parts
+from pipelines.stages.data.protocols import Held
+from pipelines.stages.protocols import Parts
 
 
 class Family(NamedTuple):

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from evals import answers
 from evals.answers import Answer, parse_answer
 from pipelines.stages.data.near import words
+from pipelines.stages.data.protocols import LanguageDetector
 from pipelines.stages.data.synthetic.arithmetic import wrong_sums
 from pipelines.stages.data.synthetic.plan import Plan
 from pipelines.stages.data.synthetic.requests import Request
 from pipelines.stages.data.synthetic.sandbox import SANDBOXES, execute
-from pipelines.stages.protocols import LanguageDetector
 
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that no text may hold: control characters, halves of characters."""
