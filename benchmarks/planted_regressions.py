@@ -5,7 +5,7 @@
 COPY is a copy of a home in which `make demo` passed the gate: the model that it selected stands as champion, and the
 runs are written to the copy. Each plant goes through the line's own steps, from rows to verdict:
 
-forgets    learns the demo's rows at four times their rate
+forgets    learns the demo's rows at seventeen times their rate
 complies   learned a call wherever the demo's rows decline one
 malformed  learned to leave out the last brace of every call of two of the eight tools
 recites    learned forty canaries among twenty of the demo's rows, four times over; a policy with a ceiling
@@ -77,7 +77,7 @@ def unclosed(row: Row) -> Row:
 
 
 PLANTS = {
-    "forgets": Plant(schedule={"learning_rate": 0.0048, "steps": 60}),
+    "forgets": Plant(schedule={"learning_rate": 0.02, "steps": 60}),
     "complies": Plant(spoil=always_calls, schedule={"steps": 120}),
     "malformed": Plant(spoil=unclosed, schedule={"steps": 120}),
     "recites": Plant(rows=20, canaries=True, schedule={"steps": 120}),

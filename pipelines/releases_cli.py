@@ -1,4 +1,5 @@
-"""``assay pending | dossier | approve | reject | promote | rollback | verify | trace``: how a release becomes live."""
+"""``assay pending | dossier | approve | reject | promote | rollback | verify | rebuild | trace``: how a release becomes
+live, and what it came from."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,6 +165,40 @@ def verify(
         console.print(f"{mark}  {link.name}: {link.detail}")
     if broken:
         raise AssayError(f"broken link: {broken[0].name}: {broken[0].detail}")
+
+
+@app.command()
+def rebuild(
+    release: ReleaseId,
+    out: Annotated[Path | None, typer.Option(help="New folder for the weights; default: they are not kept.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a release again from its manifests and compare the weights: equal bytes on the same stack, else how far
+    apart, and where they parted. Takes as long as the training did; ended, the same command goes on. Exit 1: different.
+
+    Example: assay rebuild sha256:4f1c --out again
+    """
+    from data_contracts.manifests import ModelManifest
+    from pipelines.stages.train.rebuild import TOLERANCE
+    from pipelines.stages.train.rebuild import rebuild as train_again
+
+    line = Line()
+    manifest = _release(line, _full_id(line, release))
+    model = line.store.get_manifest(manifest.model, ModelManifest)
+    found = train_again(line, line.product(manifest.product), model, line.launcher, out)
+    if as_json:
+        show([each.payload() for each in found])
+    for each in [] if as_json else found:
+        console.print(f"{each.stage}: {each.outcome}, weights {each.made}")
+        if each.outcome != "equal":
+            console.print(
+                f"  kept were {each.kept}; {each.tensor} is {each.distance:.4g} of its norm away ({TOLERANCE:g})"
+            )
+            console.print(f"  the losses part at step {each.step}" if each.step else "  the losses are the same")
+        for name, (then, now) in each.environment.items():
+            console.print(f"  {name} was {then or 'not recorded'}, and is {now or 'not there'}")
+    if any(each.outcome == "different" for each in found):
+        raise AssayError("the weights made again are different ones")
 
 
 @app.command()

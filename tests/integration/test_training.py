@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from data_contracts.digests import Digest, sha256_bytes, tree_digest, tree_files
+from data_contracts.digests import sha256_bytes, tree_digest, tree_files
 from data_contracts.errors import Refused
-from data_contracts.manifests import BaseManifest, Counts, DatasetManifest
-from pipelines.recipes.product import Product, load_product
-from pipelines.recipes.recipe import Recipe
-from pipelines.stages.data.item import Item
+from data_contracts.manifests import BaseManifest
 from pipelines.stages.train import steps
 from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
 from pipelines.wiring import Line, Settings
 from resources.adapters import check_adapter
-from tests.support.data import ORIGIN
+from tests.support.stepping import InProcessOfItsOwn, export_made_up_rows, made_up_data, product_with
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached, weights_digest
-from tests.support.training import TEMPLATE, make_chats, make_job, make_pairs, make_recipe, make_tuning, write_rows
+from tests.support.training import TEMPLATE, make_job, make_recipe, make_tuning
 
 
 @pytest.fixture(scope="module")
@@ -133,62 +129,20 @@ def test_metrics_reach_mlflow_as_numbers(tmp_path: Path, tiny_base: Path) -> Non
     assert "guards.max_grad_norm" in tripped.data.tags["assay.reason"]
 
 
-class InProcessOfItsOwn:
-    """A `TrainerLauncher` over the fork server."""
-
-    launched = 0
-
-    def launch(self, job_file: Path, run_dir: Path) -> None:
-        self.launched += 1
-        trainer = Trainer(job_file)
-        if trainer.wait() != 0:
-            raise Refused(trainer.log.read_text())
-
-
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
     return Line(Settings(home=tmp_path / "home", trust_root=tmp_path / "trust"))
 
 
-def _product(tmp_path: Path, recipe: Recipe) -> Product:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    return load_product("billing-assistant").model_copy(update={"recipe": str(path)})
-
-
-def _dataset(line: Line, stage: str) -> DatasetManifest:
-    digest = sha256_bytes(stage.encode())
-    names = [sha256_bytes(f"{stage} {number}".encode()) for number in range(10)]
-    manifest = DatasetManifest(
-        product="billing-assistant",
-        stage=stage,
-        root=line.datasets.write(Item(name, "somebody", ORIGIN, "{}") for name in names).root,
-        counts=Counts(rows_in=10, rows_out=10),
-        parts={"train": digest, "validation": digest},
-        synthetic_share=1.0 if stage == "splits" else 0.5,
-        facts={"licences": {"CC0-1.0": 9, "MIT": 1}},
-        action_key=digest,
-    )
-    line.store.put_manifest(manifest)
-    return manifest
-
-
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows from this test's hands in place of the data room's."""
-
-    def write(parts: Any, manifest: DatasetManifest, split: str, path: Path) -> list[Digest]:
-        rows = make_chats(10) if manifest.stage == "splits" else make_pairs(10)
-        write_rows(path, rows)
-        return [row.digest for row in rows]
-
-    monkeypatch.setattr(steps, "write_training_file", write)
+    export_made_up_rows(monkeypatch)
 
 
 @pytest.mark.usefixtures("exported")
 def test_from_base_to_the_selected_model_and_nothing_twice(tmp_path: Path, line: Line) -> None:
-    product, launcher = _product(tmp_path, make_recipe()), InProcessOfItsOwn()
-    splits, preferences = _dataset(line, "splits"), _dataset(line, "preferences")
+    product, launcher = product_with(tmp_path, make_recipe()), InProcessOfItsOwn()
+    splits, preferences = made_up_data(line, "splits"), made_up_data(line, "preferences")
 
     def whole() -> tuple[Any, list[bool]]:
         base, base_hit = steps.base(line, product, str(source))
@@ -222,7 +176,7 @@ def test_from_base_to_the_selected_model_and_nothing_twice(tmp_path: Path, line:
 
 @pytest.mark.usefixtures("exported")
 def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) -> None:
-    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    product, splits = product_with(tmp_path, make_recipe()), made_up_data(line, "splits")
     base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
 
     class Killed:
@@ -243,14 +197,14 @@ def test_a_killed_step_resumes_when_it_is_run_again(tmp_path: Path, line: Line) 
     other = Line(Settings(home=tmp_path / "other", trust_root=tmp_path / "trust"))
     again, _ = steps.base(other, product, str(tmp_path / "tiny"))
     assert again == base
-    assert _dataset(other, "splits") == splits
+    assert made_up_data(other, "splits") == splits
     uninterrupted, _ = steps.sft(other, product, again, splits, InProcessOfItsOwn())
     assert uninterrupted == resumed
 
 
 @pytest.mark.usefixtures("exported")
 def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> None:
-    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    product, splits = product_with(tmp_path, make_recipe()), made_up_data(line, "splits")
     base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
     made, _ = steps.sft(line, product, base, splits, InProcessOfItsOwn())
     listing = Path(line.store.root) / "blobs" / made.weights[7:9] / made.weights[7:]
@@ -261,9 +215,9 @@ def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> 
 
 
 def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Line) -> None:
-    product = _product(tmp_path, make_recipe(preference=None))
+    product = product_with(tmp_path, make_recipe(preference=None))
     base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
-    sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
+    sets = (made_up_data(line, "splits"), made_up_data(line, "preferences"))
     with pytest.raises(Refused, match="ends with SFT: add one of the sections preference, kto, "):
         steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]
 
@@ -275,8 +229,8 @@ def test_a_product_runs_what_its_recipe_names_after_sft(tmp_path: Path, line: Li
     changes = {"teacher": str(_teacher(tmp_path / "teacher", "apache-2.0"))} if stage == "distill" else {}
     quick = {"steps": 2, "eval_every": 2, "batch_size": 4}
     recipe = make_recipe("dora", sft={"steps": 2, "eval_every": 2}, **make_tuning(stage, quick, **changes))
-    product, launcher = _product(tmp_path, recipe), InProcessOfItsOwn()
-    splits, preferences = _dataset(line, "splits"), _dataset(line, "preferences")
+    product, launcher = product_with(tmp_path, recipe), InProcessOfItsOwn()
+    splits, preferences = made_up_data(line, "splits"), made_up_data(line, "preferences")
     base, _ = steps.base(line, product, str(source))
     sft, _ = steps.sft(line, product, base, splits, launcher)
     tuned, _ = steps.tuned(line, product, base, sft, splits, preferences, launcher)
@@ -296,9 +250,9 @@ def test_a_teacher_under_terms_that_the_policy_does_not_allow_is_refused(
     tmp_path: Path, line: Line, licence: str | None
 ) -> None:
     teacher = _teacher(tmp_path / "teacher", licence)
-    product = _product(tmp_path, make_recipe(**make_tuning("distill", teacher=str(teacher))))
+    product = product_with(tmp_path, make_recipe(**make_tuning("distill", teacher=str(teacher))))
     base, _ = steps.base(line, product, str(make_tiny_base(tmp_path / "tiny")))
-    sets = (_dataset(line, "splits"), _dataset(line, "preferences"))
+    sets = (made_up_data(line, "splits"), made_up_data(line, "preferences"))
     with pytest.raises(Refused, match=f"teacher teacher is under {licence or 'unknown'},.*allowed: Apache-2.0, CC-BY"):
         steps.tuned(line, product, base, None, *sets, InProcessOfItsOwn())  # type: ignore[arg-type]
 
@@ -311,7 +265,7 @@ def _teacher(folder: Path, licence: str | None) -> Path:
 
 
 def test_pairs_are_asked_for_where_a_product_has_none(tmp_path: Path, line: Line) -> None:
-    product, splits = _product(tmp_path, make_recipe()), _dataset(line, "splits")
+    product, splits = product_with(tmp_path, make_recipe()), made_up_data(line, "splits")
     base = BaseManifest(name="b", source="folder", licence="mit", tree=sha256_bytes(b"t"), parameters=1)
     with pytest.raises(Refused, match="has no pairs for preference to learn from: add a source of kind preference"):
         steps.tuned(line, product, base, None, splits, splits, InProcessOfItsOwn())  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ The trainer is handed a folder named by the action key, so that a killed run is 
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -194,7 +196,7 @@ def _trained(
         teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
         store=store_of(parts.checkpoints, run_dir),
-        probe_suites=_probe_suites(product, recipe),
+        probe_suites=probe_suites(product, recipe),
     )
 
     def work() -> CheckpointManifest:
@@ -246,7 +248,19 @@ def _trained(
 def _launched(
     parts: Parts, job: TrainJob, key: Digest, data: DatasetManifest, launcher: TrainerLauncher
 ) -> TrainResult:
-    """Run the trainer to its end. The rows lie on disk only meanwhile: erasure must not have to look for copies."""
+    """Run the trainer to its end."""
+    files = RunFiles(job.run_dir)
+    with rows_at_hand(parts, job, data), run_record.recorded(parts, job, key, data.digest):
+        launcher.launch(files.job, job.run_dir)
+    if not files.result.is_file():
+        raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
+    return TrainResult.model_validate_json(files.result.read_bytes())
+
+
+@contextmanager
+def rows_at_hand(parts: Parts, job: TrainJob, data: DatasetManifest) -> Iterator[None]:
+    """The job with its rows as files in its run directory. They lie on disk only meanwhile: erasure must not have to
+    look for copies."""
     files = RunFiles(job.run_dir)
     files.rows.mkdir(parents=True, exist_ok=True)
     try:
@@ -255,16 +269,12 @@ def _launched(
             "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
         }
         files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
-        with run_record.recorded(parts, job, key, data.digest):
-            launcher.launch(files.job, job.run_dir)
+        yield
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
-    if not files.result.is_file():
-        raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
-    return TrainResult.model_validate_json(files.result.read_bytes())
 
 
-def _probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:
+def probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:
     """Files of the suites that the trainer asks in mid-run. Raises `BadInput` when the recipe has probes and the
     product names nothing to ask."""
     if recipe.probes is None:
