@@ -10,7 +10,7 @@ import typer
 from data_contracts.chain import APPROVAL_NAMESPACE
 from data_contracts.digests import is_digest
 from data_contracts.errors import AssayError, BadInput
-from pipelines.terminal import JsonFlag, ProductName, console, show, tell
+from pipelines.terminal import JsonFlag, ProductName, aside, console, show, tell
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -185,7 +185,8 @@ def rebuild(
     line = Line()
     manifest = _release(line, _full_id(line, release))
     model = line.store.get_manifest(manifest.model, ModelManifest)
-    found = train_again(line, line.product(manifest.product), model, line.launcher, out)
+    with aside(as_json):
+        found = train_again(line, line.product(manifest.product), model, line.launcher, out)
     if as_json:
         show([each.payload() for each in found])
     for each in [] if as_json else found:

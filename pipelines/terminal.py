@@ -1,10 +1,12 @@
 """What the commands share: options that several take, and how they print."""
 
 import json
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,23 @@ ProductName = Annotated[str, typer.Argument(help="A product: the name of a file 
 
 def show(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def aside(wanted: bool = True) -> Iterator[None]:
+    """Meanwhile what is printed, by children too, goes to the standard error: the output is kept for one document."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def tell(line: Line) -> None:

@@ -32,9 +32,7 @@ def candidate(installation: Installation) -> str:
 
 def answer(installation: Installation, question: str = "Open INV-2231 for me, please.") -> dict[str, Any]:
     key = installation.assay("key", "create", "demo")
-    made: dict[str, Any] = json.loads(
-        installation.assay("ask", PRODUCT, question, "--api-key", key, "--tools", "evals/goldens/tools.jsonl")
-    )
+    made: dict[str, Any] = json.loads(installation.assay("ask", PRODUCT, question, "--api-key", key))
     return made
 
 
@@ -82,6 +80,17 @@ def test_a_swap_and_a_rollback_take_effect_on_the_next_request(installation: Ins
     assert answer(installation)["assay"]["release"] == second
     installation.assay("rollback", PRODUCT, "--reason", "drill")
     assert answer(installation)["assay"]["release"] == first
+    note = json.loads(installation.assay("support-note", PRODUCT, "--json"))
+    assert (note["release"], [(each["tenant"], each["answers"]) for each in note["saw"]]) == (second, [("demo", 1)])
+    cause = ("--category", "evaluation", "--text", "a drill, to see it work", "--key", str(installation.reviewer_key))
+    assert f"filed by {REVIEWER}" in installation.assay("root-cause", PRODUCT, *cause)
+
+
+def test_a_release_is_made_again_to_the_byte(installation: Installation) -> None:
+    release = live(installation)
+    assert release is not None
+    found, _ = json.JSONDecoder().raw_decode(installation.assay("rebuild", release, "--json"))
+    assert [(each["stage"], each["outcome"]) for each in found] == [("sft", "equal"), ("preference", "equal")]
 
 
 def test_a_changed_adapter_is_named_and_refused(installation: Installation) -> None:

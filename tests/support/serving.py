@@ -107,6 +107,8 @@ class FakeVllm:
         self.loads: list[Digest] = []
         self.breaks = 0
         """How many streams to cut off after their second chunk."""
+        self.cuts = 0
+        """How many answers to end at ``max_tokens``, in their midst."""
 
     def ensure_running(self, base: BaseManifest) -> None:
         self.served = base
@@ -142,17 +144,21 @@ class FakeVllm:
             return JSONResponse({"error": {"message": "the prompt is too long", "code": 400}}, status_code=400)
         trace = f"chatcmpl-{request.headers['x-request-id']}"
         text = words(body["model"])
+        end = "stop"
+        if self.cuts > 0:
+            self.cuts -= 1
+            text, end = text[: len(text) // 2], "length"
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         whole = {"id": trace, "object": "chat.completion", "created": 1, "model": body["model"]}
         if not body["stream"]:
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
             return JSONResponse(whole | {"choices": [choice], "usage": usage})
         breaking = self.breaks > 0
         self.breaks -= breaking
-        return StreamingResponse(_events(whole, text, usage, breaking), media_type="text/event-stream")
+        return StreamingResponse(_events(whole, text, usage, breaking, end), media_type="text/event-stream")
 
 
-async def _events(whole: dict[str, Any], text: str, usage: dict[str, int], breaking: bool) -> Any:
+async def _events(whole: dict[str, Any], text: str, usage: dict[str, int], breaking: bool, end: str) -> Any:
     def event(choices: list[Any], **more: Any) -> str:
         return f"data: {json.dumps(whole | {'object': 'chat.completion.chunk', 'choices': choices} | more)}\n\n"
 
@@ -161,7 +167,7 @@ async def _events(whole: dict[str, Any], text: str, usage: dict[str, int], break
     yield event([{"index": 0, "delta": {"content": text[:half]}, "finish_reason": None}])
     if breaking:
         raise ConnectionAbortedError
-    yield event([{"index": 0, "delta": {"content": text[half:]}, "finish_reason": "stop"}])
+    yield event([{"index": 0, "delta": {"content": text[half:]}, "finish_reason": end}])
     yield event([], usage=usage)
     yield "data: [DONE]\n\n"
 

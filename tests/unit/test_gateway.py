@@ -156,6 +156,30 @@ def test_a_challenger_with_a_share_answers_the_same_people_all_the_time(home: In
     assert home.trace(answer.headers["x-assay-trace-id"]).cohort is None
 
 
+TOOL = {"type": "function", "function": {"name": "get_invoice", "description": "", "parameters": {"properties": {}}}}
+
+
+@pytest.mark.parametrize("asked", [{"tools": [TOOL]}, {"response_format": {"type": "json_object"}}, {}])
+def test_half_a_json_is_an_error_and_half_a_text_is_not(home: Installation, asked: dict[str, Any]) -> None:
+    home.promote("a")
+    home.parts.server.cuts = 2
+    whole = home.ask(**asked, max_tokens=5)
+    trace = home.trace(whole.headers["x-assay-trace-id"])
+    streamed = home.ask(**asked, max_tokens=5, stream=True).text
+    if not asked:
+        assert whole.json()["choices"][0]["finish_reason"] == "length"
+        assert streamed.endswith("data: [DONE]\n\n")
+        return
+    assert (whole.status_code, whole.json()["error"]["code"]) == (422, "answer_truncated")
+    assert "within max_tokens (5)" in whole.json()["error"]["message"]
+    assert "at most 96 for this product" in whole.json()["error"]["message"]
+    assert (trace.status, trace.reason, trace.json_valid) == (422, "truncated", False)
+    assert "[DONE]" not in streamed
+    last = json.loads(streamed.strip().rpartition("data: ")[2])
+    assert last["error"]["code"] == "answer_truncated"
+    assert home.ask(**asked).status_code == 200
+
+
 @pytest.mark.parametrize("header", ["Bearer assay-stranger", "Bearer", "Basic abc"])
 def test_an_unknown_key_is_refused(home: Installation, header: str) -> None:
     home.promote("a")

@@ -107,6 +107,7 @@ def test_everybody_counts_once_with_what_is_told_by_their_first_answer() -> None
             trace(6, sha256_bytes(b"another"), who="c"),
             trace(7, THEIRS, who="d", status=502, json_valid=None, refused=None),
             trace(8, OURS, who="e", status=499, json_valid=None, refused=None),
+            trace(9, OURS, who="f", status=422, json_valid=False, refused=None),
         ]
     )
     assert found == [
@@ -114,6 +115,7 @@ def test_everybody_counts_once_with_what_is_told_by_their_first_answer() -> None
         First(False, {"answered": 1, "in_time": 1, "json_valid": 1, "not_refused": 0}),
         First(False, {"answered": 0}),
         First(True, {"in_time": 0}),
+        First(True, {"json_valid": 0}),
     ]
 
 

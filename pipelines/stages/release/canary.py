@@ -98,6 +98,8 @@ class GatewayAsk:
                 response = client.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway at {self.url} did not answer: {error!r}") from error
+        if response.status_code == 422:  # it did not end: an answer of the release, and no JSON
+            return Answered("", response.headers["x-assay-release"], (time.monotonic() - began) * 1000)
         if response.status_code != 200:
             raise Unavailable(f"the gateway answered with status {response.status_code}: {response.text[:300]}")
         answer = response.json()

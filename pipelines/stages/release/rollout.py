@@ -103,6 +103,8 @@ def first_answers(
 def _good(trace: Trace, in_time_ms: float) -> dict[Signal, float]:
     if trace.status >= 500:
         return {"answered": 0.0}
+    if trace.status == 422:  # half a JSON
+        return {"json_valid": 0.0}
     if trace.status == 499:  # the client did not wait for its end
         return {"in_time": 0.0}
     if trace.status != 200:

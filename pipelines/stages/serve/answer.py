@@ -128,6 +128,12 @@ def upstream_request(body: Mapping[str, Any], goal: Target, template: str) -> di
     return request
 
 
+def has_form(request: Mapping[str, Any]) -> bool:
+    """Whether the answer to a request for vLLM is held to JSON."""
+    asked = request.get("response_format") or {}
+    return "structured_outputs" in request or asked.get("type") in ("json_object", "json_schema")
+
+
 def tools_of(body: Mapping[str, Any]) -> tuple[ToolSpec, ...]:
     """OpenAI's ``tools`` (JSON schema) as the flat specs that templates render."""
     choice = body.get("tool_choice") or "auto"

@@ -15,14 +15,23 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
+from data_contracts.errors import AssayError, BadInput, Missing
 from data_contracts.traces import Trace
 from evals.refusals import refuses
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve import relay
-from pipelines.stages.serve.answer import Target, target, template_text, tools_of, upstream_request
+from pipelines.stages.serve.answer import Target, has_form, target, template_text, tools_of, upstream_request
 from pipelines.stages.serve.cohort import cohort, is_challenged
+from pipelines.stages.serve.errors import (
+    RETRY_AFTER,
+    Denied,
+    error_body,
+    error_response,
+    failure,
+    refusal_of,
+    truncation,
+)
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import Route
 from pipelines.stages.serve.sunset import ended, notice
@@ -31,19 +40,8 @@ from pipelines.stages.serve.upstream import Upstream
 from pipelines.stages.serve.view import RouteView
 
 CHALLENGER = "x-assay-challenger"
-RETRY_AFTER = "5"
 
 log = logging.getLogger(__name__)
-
-
-class Denied(Exception):
-    """A request that ends before anybody answers."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = headers
 
 
 def _now() -> datetime:
@@ -93,9 +91,9 @@ class Gateway:
             asked = upstream_request(body, goal, template)
             trace = _Tracer(self.parts, product, goal, asked, [tool.name for tool in tools_of(body)], began, notices)
         except Denied as denied:
-            return _error(denied.status, denied.code, str(denied), denied.headers)
+            return error_response(denied.status, denied.code, str(denied), denied.headers)
         except AssayError as error:
-            return _failed(error)
+            return failure(error)
         try:
             if asked["stream"]:
                 wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -103,15 +101,15 @@ class Gateway:
             return await self._whole(product, goal, asked, trace)
         except AssayError as error:
             trace.write(503, type(error).__name__)
-            return _failed(error, trace.headers)
+            return failure(error, trace.headers)
 
     async def models(self, request: Request) -> Response:
         try:
             products = self.view.of_tenant(None if self._is_operator(request) else self._tenant(request))
         except Denied as denied:
-            return _error(denied.status, denied.code, str(denied))
+            return error_response(denied.status, denied.code, str(denied))
         except AssayError as error:
-            return _failed(error)
+            return failure(error)
         cards = [{"id": p.name, "object": "model", "created": 0, "owned_by": p.tenant} for p in products]
         return JSONResponse({"object": "list", "data": cards})
 
@@ -178,6 +176,9 @@ class Gateway:
         if response.status_code != 200:
             return trace.refused(response)
         answer = relay.whole(response.json(), product.name, trace.provenance, trace.seen)
+        if trace.seen.half:
+            trace.write(422, "truncated")
+            return error_response(422, "answer_truncated", truncation(goal, asked), trace.headers)
         trace.write(200)
         return JSONResponse(answer, headers=trace.headers)
 
@@ -194,14 +195,19 @@ class Gateway:
                 async for event in relay.streamed(lines, product.name, trace.provenance, wants_usage, trace.seen):
                     yield event
                 status, reason = (200, "") if trace.seen.finished else (502, "cut off")
+                if trace.seen.half:
+                    status, reason = 422, "truncated"
             except httpx.TransportError:
                 status, reason = 502, "cut off"
             finally:
                 trace.write(status, reason)
                 await response.aclose()
             if status == 502:
-                cut_off = _message("server_error", "cut_off", "the answer was cut off: ask again")
+                cut_off = error_body("server_error", "cut_off", "the answer was cut off: ask again")
                 yield f"data: {json.dumps(cut_off)}\n\n"
+            if status == 422:
+                half = error_body("invalid_request_error", "answer_truncated", truncation(goal, asked))
+                yield f"data: {json.dumps(half)}\n\n"
 
         return StreamingResponse(events(), media_type="text/event-stream", headers=trace.headers)
 
@@ -225,10 +231,10 @@ class _Tracer:
         self.headers = {
             f"x-assay-{k.replace('_', '-')}": v or "none" for k, v in self.provenance.items() if k != "reason"
         } | notices
-        self.seen = relay.Answered(offered)
+        self.seen = relay.Answered(offered, form=has_form(asked))
 
     def write(self, status: int, reason: str = "") -> None:
-        valid, tool = self.seen.judged() if status == 200 else (None, None)
+        valid, tool = self.seen.judged() if status == 200 else (False if status == 422 else None, None)
         watched = status == 200 and self.goal.cohort is not None
         self.parts.traces.add(
             Trace(
@@ -258,9 +264,11 @@ class _Tracer:
         """vLLM said no: its reason for a request that cannot be answered, ours for a failure."""
         if response.status_code < 500:
             self.write(400, "refused by the model server")
-            return _error(400, "invalid_request", _reason(response), self.headers)
+            return error_response(400, "invalid_request", refusal_of(response), self.headers)
         self.write(502, "the model server failed")
-        return _error(502, "model_server_failed", "the model server failed: ask again", self.headers, RETRY_AFTER)
+        return error_response(
+            502, "model_server_failed", "the model server failed: ask again", self.headers, RETRY_AFTER
+        )
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -286,33 +294,3 @@ def _challenger(asked: str, route: Route, operator: bool) -> str:
     if asked != route.live_challenger():
         raise Denied(409, "not_the_challenger", f"{asked} is not the challenger of {route.product} now")
     return asked
-
-
-def _failed(error: AssayError, headers: dict[str, str] | None = None) -> Response:
-    """An error as a client may see it; paths and digests of a damaged store stay in the log."""
-    if isinstance(error, BadInput):
-        return _error(400, "invalid_request", str(error), headers)
-    log.error("a request failed: %s", error)
-    text = str(error)
-    if isinstance(error, Tampered | Missing):
-        text = "the live release does not match what was approved: it is not served until an operator has looked"
-    return _error(503, "unavailable", text, headers, RETRY_AFTER if isinstance(error, Unavailable) else None)
-
-
-def _error(
-    status: int, code: str, text: str, headers: dict[str, str] | None = None, retry_after: str | None = None
-) -> Response:
-    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
-    more = {"retry-after": retry_after} if retry_after else {}
-    return JSONResponse(_message(kind, code, text), status_code=status, headers=(headers or {}) | more)
-
-
-def _message(kind: str, code: str, text: str) -> dict[str, Any]:
-    return {"error": {"message": text, "type": kind, "param": None, "code": code}}
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "the model server refused the request"

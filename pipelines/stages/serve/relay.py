@@ -8,13 +8,20 @@ from typing import Any
 
 @dataclass
 class Answered:
-    """What a trace needs of an answer, gathered as it passes. ``offered``: names of the request's tools."""
+    """What a trace needs of an answer, gathered as it passes. ``offered``: names of the request's tools. ``form``: it
+    is held to a form, JSON, of which a half is no answer; ``cut``: it did not end by itself."""
 
     offered: Sequence[str]
+    form: bool = False
+    cut: bool = False
     text: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: bool = False
+
+    @property
+    def half(self) -> bool:
+        return self.form and self.cut
 
     def usage(self, usage: dict[str, Any] | None) -> None:
         self.prompt_tokens = (usage or {}).get("prompt_tokens") or self.prompt_tokens
@@ -44,6 +51,7 @@ class Answered:
 
 def whole(answer: dict[str, Any], product: str, provenance: dict[str, str | None], seen: Answered) -> dict[str, Any]:
     """vLLM's answer as the client gets it."""
+    seen.cut = answer["choices"][0].get("finish_reason") == "length"
     seen.text.append(answer["choices"][0]["message"].get("content") or "")
     seen.usage(answer.get("usage"))
     seen.finished = True
@@ -54,12 +62,14 @@ async def streamed(
     lines: AsyncIterator[str], product: str, provenance: dict[str, str | None], wants_usage: bool, seen: Answered
 ) -> AsyncIterator[str]:
     """Server-sent events as the client gets them. The first chunk carries ``assay``; token counts are asked of vLLM
-    always, and passed on when the client asked too."""
+    always, and passed on when the client asked too. Half an answer has no end."""
     first = True
     async for line in lines:
         if not line.startswith("data: "):
             continue
         data = line.removeprefix("data: ")
+        if data == "[DONE]" and seen.half:
+            return
         if data == "[DONE]":
             seen.finished = True
             yield "data: [DONE]\n\n"
@@ -70,6 +80,7 @@ async def streamed(
             return
         seen.usage(chunk.get("usage"))
         choices = chunk.get("choices") or []
+        seen.cut = seen.cut or any(choice.get("finish_reason") == "length" for choice in choices)
         seen.text += [choice.get("delta", {}).get("content") or "" for choice in choices]
         if not choices and not wants_usage:
             continue

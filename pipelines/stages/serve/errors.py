@@ -1,0 +1,64 @@
+"""What a client is told when there is no answer, in the form of OpenAI's errors."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from fastapi.responses import JSONResponse, Response
+
+from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
+from pipelines.stages.serve.answer import Target
+
+RETRY_AFTER = "5"
+
+log = logging.getLogger(__name__)
+
+
+class Denied(Exception):
+    """A request that ends before anybody answers."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+def failure(error: AssayError, headers: dict[str, str] | None = None) -> Response:
+    """An error as a client may see it; paths and digests of a damaged store stay in the log."""
+    if isinstance(error, BadInput):
+        return error_response(400, "invalid_request", str(error), headers)
+    log.error("a request failed: %s", error)
+    text = str(error)
+    if isinstance(error, Tampered | Missing):
+        text = "the live release does not match what was approved: it is not served until an operator has looked"
+    return error_response(503, "unavailable", text, headers, RETRY_AFTER if isinstance(error, Unavailable) else None)
+
+
+def error_response(
+    status: int, code: str, text: str, headers: dict[str, str] | None = None, retry_after: str | None = None
+) -> Response:
+    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
+    more = {"retry-after": retry_after} if retry_after else {}
+    return JSONResponse(error_body(kind, code, text), status_code=status, headers=(headers or {}) | more)
+
+
+def error_body(kind: str, code: str, text: str) -> dict[str, Any]:
+    return {"error": {"message": text, "type": kind, "param": None, "code": code}}
+
+
+def refusal_of(response: httpx.Response) -> str:
+    """vLLM's own reason."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "the model server refused the request"
+
+
+def truncation(goal: Target, asked: Mapping[str, Any]) -> str:
+    """Half a JSON would be parsed, or worse, acted upon."""
+    return (
+        f"the answer did not end within max_tokens ({asked['max_tokens']}), and half of it is no JSON: ask for less, "
+        f"or raise max_tokens (at most {goal.max_tokens} for this product)"
+    )
