@@ -40,14 +40,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def launch(environment: Mapping[str, str]) -> InProcessOfItsOwn:
-    assert environment == {"OMP_NUM_THREADS": "1"}, "as many threads as then"
     return InProcessOfItsOwn()
 
 
 def test_a_model_is_made_again_to_the_byte(made: Made, tmp_path: Path) -> None:
     line, product, model = made
     before = sorted(path.name for path in (line.home / "training").iterdir())
-    found = rebuild(line, product, model, launch, tmp_path / "again")
+    asked: list[Mapping[str, str]] = []
+
+    def listening(environment: Mapping[str, str]) -> InProcessOfItsOwn:
+        asked.append(environment)
+        return launch(environment)
+
+    found = rebuild(line, product, model, listening, tmp_path / "again")
+    then = line.store.get_json(line.store.get_manifest(model.checkpoint, CheckpointManifest).environment)
+    assert asked == [{"OMP_NUM_THREADS": then["threads"]}] * 2, "as many threads as then"
     assert [(each.stage, each.outcome, each.made == each.kept) for each in found] == [
         ("sft", "equal", True),
         ("preference", "equal", True),
