@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from data_contracts.chain import APPROVAL_NAMESPACE, AuditRecord, EventKind
 from data_contracts.digests import Digest, canonical_json
-from data_contracts.errors import BadInput, Refused
+from data_contracts.errors import Refused
 from data_contracts.verdicts import Approval, ApprovalStatement
 from pipelines.recipes.product import Product
 from pipelines.stages import inbox
@@ -21,7 +21,7 @@ from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.ballot import decided, rejections
 from pipelines.stages.release.evidence import examine, facts
 from pipelines.stages.release.rootcause import check_unlocked
-from pipelines.stages.release.signed import check_signed
+from pipelines.stages.release.signed import check_signed, only_principal
 from pipelines.stages.release.spotcheck import check_spot_checks
 
 _EVENTS: dict[str, EventKind] = {"approve": "approval.accepted", "reject": "approval.rejected"}
@@ -47,11 +47,7 @@ def submit(
     parts: Parts, release: Digest, statement: ApprovalStatement, signature: str, principal: str = "", reason: str = ""
 ) -> Path:
     """Lay a signed approval into the inbox. ``principal`` may be left out when the key has one name only."""
-    if not principal:
-        names = parts.signatures.principals(APPROVAL_NAMESPACE, message(statement), signature)
-        if len(names) > 1:
-            raise BadInput(f"your key has several names in the trust root: say which (--as {' | '.join(names)})")
-        principal = names[0] if names else ""
+    principal = principal or only_principal(parts.signatures, APPROVAL_NAMESPACE, message(statement), signature)
     approval = Approval(release=release, statement=statement, principal=principal, signature=signature, reason=reason)
     check_signature(parts.signatures, approval)
     return inbox.submit(_inbox(parts), approval)

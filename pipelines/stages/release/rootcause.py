@@ -8,7 +8,7 @@ from data_contracts.lifecycle import follow
 from data_contracts.rollbacks import Category, RootCause, RootCauseStatement
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
-from pipelines.stages.release.signed import check_signed
+from pipelines.stages.release.signed import check_signed, only_principal
 
 
 def statement_for(parts: Parts, product: Product, category: Category, text: str) -> RootCauseStatement:
@@ -38,11 +38,7 @@ def file(
     """Chain a signed cause, which opens the product for approvals. ``principal`` may be left out when the key has one
     name only. Raises `Refused`."""
     signed = message(statement)
-    if not principal:
-        names = parts.signatures.principals(ROOT_CAUSE_NAMESPACE, signed, signature)
-        if len(names) > 1:
-            raise BadInput(f"your key has several names in the trust root: say which (--as {' | '.join(names)})")
-        principal = names[0] if names else ""
+    principal = principal or only_principal(parts.signatures, ROOT_CAUSE_NAMESPACE, signed, signature)
     check_signed(parts.signatures, "a root cause", ROOT_CAUSE_NAMESPACE, signed, signature, principal)
     with parts.locks.hold(f"live-{product.name}"):
         locked_by = _locked_by(parts, product)

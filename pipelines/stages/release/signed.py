@@ -1,6 +1,6 @@
 """Who signed: the key, the namespace, the bytes and the name in the trust root must all fit."""
 
-from data_contracts.errors import Refused
+from data_contracts.errors import BadInput, Refused
 from pipelines.stages.protocols import Signatures
 
 
@@ -19,3 +19,11 @@ def check_signed(
     if principal not in names:
         raise Refused(f"the key signs as {', '.join(names)} in the trust root, not as {principal}")
     return key
+
+
+def only_principal(signatures: Signatures, namespace: str, message: bytes, signature: str) -> str:
+    """The one name of the key that signed this; empty for a stranger's. Raises `BadInput` when it has several."""
+    names = signatures.principals(namespace, message, signature)
+    if len(names) > 1:
+        raise BadInput(f"your key has several names in the trust root: say which (--as {' | '.join(names)})")
+    return names[0] if names else ""

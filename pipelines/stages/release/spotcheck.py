@@ -20,7 +20,7 @@ from evals.suite import CallItem, Item, load_suites
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.evidence import examine
-from pipelines.stages.release.signed import check_signed
+from pipelines.stages.release.signed import check_signed, only_principal
 
 DEFAULT_COUNT = 12
 GONE = "(not kept)"
@@ -102,11 +102,7 @@ def record(
     parts: Parts, product: Product, statement: SpotCheckStatement, signature: str, principal: str = ""
 ) -> AuditRecord:
     """Chain signed ratings. ``principal`` may be left out when the key has one name only. Raises `Refused`."""
-    if not principal:
-        names = parts.signatures.principals(SPOTCHECK_NAMESPACE, message(statement), signature)
-        if len(names) > 1:
-            raise BadInput(f"your key has several names in the trust root: say which (--as {' | '.join(names)})")
-        principal = names[0] if names else ""
+    principal = principal or only_principal(parts.signatures, SPOTCHECK_NAMESPACE, message(statement), signature)
     check = SpotCheck(statement=statement, principal=principal, signature=signature)
     with parts.locks.hold(f"approval-{product.name}"):
         release, records = examine(parts, product, statement.release)
