@@ -182,7 +182,7 @@ def test_the_traffic_decides_about_a_challenger(
             asked.append(gateway.client.post("/v1/chat/completions", json=body).json()["assay"]["route"])
         line.traces.flush()
 
-    monkeypatch.setattr(rollout.time, "sleep", wait)
+    monkeypatch.setattr(rollout, "sleep", wait)
     with challenging(line, product, release):
         found = rollout.roll_out(line, product, line.store.get_manifest(release, ReleaseManifest), rule, probed)
     assert (found.outcome, [each.outcome for each in found.live]) == ("pass", ["within", "within"]), found.reason

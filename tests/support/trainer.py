@@ -79,7 +79,8 @@ def weights_digest(job_file: Path) -> Digest:
 
 def sealed(job_file: Path, step: int) -> Callable[[], bool]:
     """Whether the checkpoint of the step is whole; it is written beside the training, which may be steps ahead."""
-    return (RunFiles(job_file.parent).checkpoints / f"step-{step}" / SEAL).exists
+    seal = RunFiles(job_file.parent).checkpoints / f"step-{step}" / SEAL
+    return lambda: seal.exists() and seal.stat().st_size > 0
 
 
 def reached(job_file: Path, step: int) -> Callable[[], bool]:

@@ -228,7 +228,7 @@ def test_a_good_challenger_takes_its_steps_and_is_promoted(
     line: SmallLine, approved: ReleaseManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traffic = Traffic(line, approved)
-    monkeypatch.setattr(rollout.time, "sleep", traffic.wait)
+    monkeypatch.setattr(rollout, "sleep", traffic.wait)
     heard: list[str] = []
     record = promote(line.parts, line.product, approved.digest, line.ask(), tell=heard.append)
     assert record.event == "promotion.recorded"
@@ -246,7 +246,7 @@ def test_one_that_breaks_one_answer_in_ten_is_reverted(
     line: SmallLine, approved: ReleaseManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traffic = Traffic(line, approved, spoils=0.1)
-    monkeypatch.setattr(rollout.time, "sleep", traffic.wait)
+    monkeypatch.setattr(rollout, "sleep", traffic.wait)
     with pytest.raises(Refused, match="the canary failed: worse in json_valid"):
         promote(line.parts, line.product, approved.digest, line.ask())
     last = line.parts.log.records()[-1]
@@ -265,11 +265,11 @@ def test_a_watcher_that_was_killed_goes_on_with_what_was_seen(
         traffic.wait(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rollout.time, "sleep", dies)
+    monkeypatch.setattr(rollout, "sleep", dies)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             promote(line.parts, line.product, approved.digest, line.ask())
-    monkeypatch.setattr(rollout.time, "sleep", traffic.wait)
+    monkeypatch.setattr(rollout, "sleep", traffic.wait)
     promote(line.parts, line.product, approved.digest, line.ask())
     events = [record.event for record in line.parts.log.records()]
     assert (events.count("canary.begun"), events.count("canary.recorded")) == (1, 1)
@@ -281,7 +281,7 @@ def test_time_that_did_not_tell_leaves_the_champion(tmp_path: Path, monkeypatch:
     line.product = demanding(line, RULE.model_copy(update={"hours": 1e-6}))
     release = line.release()
     line.approve(release)
-    monkeypatch.setattr(rollout.time, "sleep", Traffic(line, release).wait)
+    monkeypatch.setattr(rollout, "sleep", Traffic(line, release).wait)
     with pytest.raises(Refused, match="1e-06 hours did not tell: 0 answers"):
         promote(line.parts, line.product, release.digest, line.ask())
 

@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.recipes.product import ROOT
+from pipelines.stages.train import pace
 from pipelines.stages.train.job import CurvePoint, RunFiles
 from pipelines.stages.train.output import kept, tail
 from pipelines.stages.train.pace import Meter, Pace, peak_memory
@@ -46,6 +46,7 @@ from types import SimpleNamespace
 from pipelines.stages.train import progress
 from pipelines.stages.train.job import CurvePoint, RunFiles
 from pipelines.stages.train.output import kept
+from pipelines.stages.train import pace
 from pipelines.stages.train.pace import Pace
 files = RunFiles(Path({str(tmp_path)!r}))
 with kept(files.log), progress.sinks(SimpleNamespace(run_dir=Path({str(tmp_path)!r}), stage="sft")) as sinks:
@@ -104,7 +105,7 @@ def test_of_a_long_log_the_last_whole_lines_are_told(tmp_path: Path) -> None:
 
 def test_speed_is_of_training_alone_and_the_time_left_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 100.0, 110.0, 130.0, 140.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(pace, "monotonic", lambda: next(clock))
     meter = Meter()
     meter.begin(4)
     first = meter.after(5, 10, tokens=500)

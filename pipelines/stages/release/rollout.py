@@ -10,9 +10,9 @@ it may be looked at whenever there is more. The errors are the rule's ``alpha`` 
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from time import sleep
 from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
@@ -81,7 +81,7 @@ def roll_out(
         if line != told:
             tell(line)
             told = line
-        time.sleep(POLL_S)
+        sleep(POLL_S)
 
 
 def first_answers(

@@ -1,8 +1,8 @@
 """How fast a run goes and what it takes: no part of its result, since another machine gives other numbers."""
 
 import resource
-import time
 from pathlib import Path
+from time import monotonic
 
 from data_contracts.frozen import Frozen
 
@@ -25,18 +25,18 @@ class Meter:
     """Measures between the reports of a run; evaluations count for the time that is left, not for the speed."""
 
     def __init__(self) -> None:
-        self._since = self._began = time.monotonic()
+        self._since = self._began = monotonic()
         self._first: int | None = None
         self._tokens = 0
 
     def begin(self, step: int) -> None:
         """Training begins, or goes on, after this step."""
-        self._since = self._began = time.monotonic()
+        self._since = self._began = monotonic()
         self._first = step
 
     def after(self, step: int, steps: int, tokens: int | None) -> Pace:
         """At a report: of a training step with the tokens seen until then, of an evaluation without."""
-        now = time.monotonic()
+        now = monotonic()
         known = {"begun_at": self._first, "memory_gb": peak_memory() / 1e9, "device_memory_gb": _device_memory()}
         if self._first is not None and step > self._first:
             known["eta_seconds"] = (now - self._began) / (step - self._first) * (steps - step)
