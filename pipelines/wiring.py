@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """Adapters that vLLM has memory for: one stays empty, one is the base's adapter of zeros."""
     serve_max_rank: int = Field(default=16, ge=1, le=512)
     serve_max_model_len: int = Field(default=2048, ge=256)
+    serve_kv_gib: int = Field(default=1, ge=1)
+    """GiB of key-value cache: tokens of all requests at once (`assay capacity` tells how many)."""
     release_key: Path | None = None
     """Private key (PEM, P-256) that signs releases; one in ``home``/keys, made when it is first needed, without it."""
     notify: str = Field(default="", repr=False, exclude=True)
@@ -291,6 +293,7 @@ class Line:
             settings.serve_slots,
             settings.serve_max_rank,
             settings.serve_max_model_len,
+            settings.serve_kv_gib,
         )
 
 

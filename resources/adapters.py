@@ -11,9 +11,7 @@ from typing import Any
 
 from data_contracts.digests import Digest, canonical_json, hex_of
 from data_contracts.errors import BadInput, Refused
-
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers that servers reserve adapter memory for; an adapter on any other layer is refused."""
+from pipelines.stages.serve.capacity import TARGET_MODULES
 
 _TENSOR = re.compile(r"^base_model\.model\..+\.(?P<module>[A-Za-z0-9_]+)\.lora_[AB]\.weight$")
 _PREFIX = "base_model.model."

@@ -18,8 +18,16 @@ from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Refused, Unavailable
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
-from pipelines.stages.train.hardware import computes_bf16
-from resources.adapters import TARGET_MODULES, check_adapter, served_name, write_zero_adapter
+from pipelines.stages.serve.capacity import (
+    TARGET_MODULES,
+    Sizing,
+    allowed_rank,
+    capacity,
+    refuse_what_cannot_be_served,
+)
+from pipelines.stages.train.estimate import shapes_of
+from pipelines.stages.train.hardware import computes_bf16, this_machine
+from resources.adapters import check_adapter, served_name, write_zero_adapter
 from resources.locks import FileLocks
 from resources.supervisor import Supervisor
 
@@ -31,7 +39,6 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 FEW_CORES = 4
 
@@ -55,6 +62,7 @@ class VllmServer:
         slots: int = 8,
         max_rank: int = 16,
         max_model_len: int = 2048,
+        kv_gib: int = 1,
         start_seconds: float = 400,
         progress: Callable[[str], None] = log.info,
     ) -> None:
@@ -63,9 +71,13 @@ class VllmServer:
         self.port = port
         self.supervisor = supervisor
         self.python = python
-        self.slots = slots
-        self.max_rank = max_rank
-        self.max_model_len = max_model_len
+        self.sizing = Sizing(
+            slots=slots,
+            max_rank=max_rank,
+            max_model_len=max_model_len,
+            kv_gib=kv_gib,
+            width=2 if computes_bf16() else 4,
+        )
         self.start_seconds = start_seconds
         self.progress = progress
         self.locks = FileLocks(home)
@@ -73,7 +85,8 @@ class VllmServer:
     def ensure_running(self, base: BaseManifest) -> None:
         """Serve this base, verified; another one that runs is stopped first. Returns when it answers.
 
-        Raises `Tampered` or `Missing` for a damaged base, `Unavailable` when the server does not come up.
+        Raises `Tampered` or `Missing` for a damaged base, `Refused` when it cannot fit, `Unavailable` when the server
+        does not come up.
         """
         if self._serves(base.digest):
             return
@@ -99,7 +112,7 @@ class VllmServer:
         if base is None:
             raise Unavailable("no base is served yet: nothing can be loaded onto it")
         folder = self.store.tree(weights)
-        check_adapter(folder, base.digest, self.max_rank)
+        check_adapter(folder, base.digest, self.sizing.max_rank)
         name = served_name(weights)
         answer = self._ask("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
         if answer.status_code != 200:
@@ -148,13 +161,15 @@ class VllmServer:
         if not self.python.exists():
             raise Unavailable(f"no serving environment at {self.python}: run `make setup`, or set ASSAY_SERVE_PYTHON")
         folder = self.store.tree(base.tree)
+        refuse_what_cannot_be_served(capacity(shapes_of(folder), self.sizing), self.sizing, this_machine())
         zero = self._zero_adapter(folder, base)
         zero_folder = self.store.tree(zero)
         argv = [str(self.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
         argv += ["--served-model-name", f"base-{hex_of(base.digest)}", "--host", "127.0.0.1", "--port", str(self.port)]
-        dtype = "bfloat16" if computes_bf16() else "float32"
-        argv += ["--dtype", dtype, "--enforce-eager", "--max-model-len", str(self.max_model_len)]
-        argv += ["--enable-lora", "--max-loras", str(self.slots), "--max-lora-rank", str(_allowed_rank(self.max_rank))]
+        dtype = "bfloat16" if self.sizing.width == 2 else "float32"
+        argv += ["--dtype", dtype, "--enforce-eager", "--max-model-len", str(self.sizing.max_model_len)]
+        argv += ["--enable-lora", "--max-loras", str(self.sizing.slots)]
+        argv += ["--max-lora-rank", str(allowed_rank(self.sizing.max_rank))]
         argv += ["--lora-target-modules", *TARGET_MODULES, "--lora-modules", f"{served_name(zero)}={zero_folder}"]
         argv += ["--trust-request-chat-template", "--generation-config", "vllm", "--middleware", GUARD]
         argv += ["--worker-extension-cls", LORA_ON_CPU]
@@ -164,7 +179,9 @@ class VllmServer:
             "zero": served_name(zero),
             "trees": {base.tree: str(folder), zero: str(zero_folder)},
             "argv": argv,
-            "env": ENVIRONMENT | _threads() | {"PYTHONPATH": str(ROOT)},
+            "env": ENVIRONMENT
+            | _threads()
+            | {"VLLM_CPU_KVCACHE_SPACE": str(self.sizing.kv_gib), "PYTHONPATH": str(ROOT)},
         }
 
     def _zero_adapter(self, base_folder: Path, base: BaseManifest) -> Digest:
@@ -215,11 +232,6 @@ def _threads() -> dict[str, str]:
     if len(cores) > FEW_CORES:
         return {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
     return {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)), "OMP_NUM_THREADS": str(len(cores))}
-
-
-def _allowed_rank(rank: int) -> int:
-    """vLLM takes only some maxima: the smallest that holds ``rank``."""
-    return next(allowed for allowed in (8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank)
 
 
 def _why(answer: httpx.Response) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from data_contracts.digests import Digest
 from data_contracts.manifests import BaseManifest
 from data_contracts.store import ArtifactStore
-from resources.adapters import TARGET_MODULES
+from pipelines.stages.serve.capacity import TARGET_MODULES
 from tests.support.tiny import make_tiny_base
 
 

@@ -50,7 +50,7 @@ class Plan(Frozen):
 
 def plan(parts: Parts, product: Product, recipe: Recipe, source: str) -> Plan:
     """For a resolved recipe and the base that ``source`` names, which is converted once where it has to be."""
-    folder, name = _base(parts, product, source)
+    folder, name = base_folder(parts, product, source)
     shapes, machine = estimate.shapes_of(folder), this_machine()
     stages = tuple(
         _stage(parts, stage, schedule, recipe, shapes, name, machine) for stage, schedule in schedules(recipe).items()
@@ -79,7 +79,7 @@ def schedules(recipe: Recipe) -> dict[str, Schedule]:
     return {"sft": recipe.sft.schedule, **after}
 
 
-def _base(parts: Parts, product: Product, source: str) -> tuple[Path, Digest | None]:
+def base_folder(parts: Parts, product: Product, source: str) -> tuple[Path, Digest | None]:
     """The base's folder, and its digest where it is in the store; a new folder of safetensors is read where it lies."""
     origin = parts.bases.locate(source)
     manifest = known_base(parts, origin)

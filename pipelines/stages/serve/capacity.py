@@ -1,0 +1,87 @@
+"""What serving a base with adapters takes, reckoned from the base's shapes before vLLM is started."""
+
+from data_contracts.errors import BadInput, Refused
+from data_contracts.frozen import Frozen
+from pipelines.stages.train.estimate import Shapes, size
+from pipelines.stages.train.hardware import Machine
+
+GIB = 1 << 30
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers that servers reserve adapter memory for; an adapter on any other layer is refused."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the greatest rank."""
+BLOCK = 128
+"""Tokens of a block of the key-value cache on a CPU."""
+PROGRAM = 0
+"""Bytes of the server's two processes with their libraries: measured with `benchmarks/serving_memory.py`."""
+
+
+class Sizing(Frozen):
+    """How a server is to be: adapters it has room for, their greatest rank, tokens of the longest prompt with its
+    answer, GiB of key-value cache, and bytes of a number (2 in bfloat16, 4 in float32)."""
+
+    slots: int
+    max_rank: int
+    max_model_len: int
+    kv_gib: int
+    width: int
+
+
+class Capacity(Frozen):
+    """Bytes by what holds them, and what can be done with them: ``kv_tokens`` in the cache at once, ``at_once``
+    requests of the full length, ``residents`` adapters of releases that stay loaded."""
+
+    weights: int
+    adapters: int
+    kv_cache: int
+    program: int
+    kv_tokens: int
+    at_once: float
+    residents: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.adapters + self.kv_cache + self.program
+
+
+def allowed_rank(rank: int) -> int:
+    """vLLM takes only some maxima: the smallest that holds ``rank``. Raises `BadInput` beyond them."""
+    found = next((allowed for allowed in RANKS if allowed >= rank), None)
+    if found is None:
+        raise BadInput(f"ASSAY_SERVE_MAX_RANK is {rank}: vLLM takes {RANKS[-1]} at most")
+    return found
+
+
+def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
+    """Weights in the served precision; for every slot both factors of every layer, at the greatest rank; a block of
+    the cache holds keys and values of `BLOCK` tokens in every layer (PagedAttention, arXiv:2309.06180). One slot stays
+    empty, and one is the base's."""
+    layers = [shape for name, shape in shapes.linears().items() if name.rpartition(".")[2] in TARGET_MODULES]
+    factors = allowed_rank(sizing.max_rank) * sum(sum(shape) for shape in layers)
+    token = 2 * shapes.layers * shapes.keys * sizing.width
+    tokens = sizing.kv_gib * GIB // (BLOCK * token) * BLOCK
+    return Capacity(
+        weights=size(shapes.tensors) * sizing.width,
+        adapters=sizing.slots * factors * sizing.width,
+        kv_cache=sizing.kv_gib * GIB,
+        program=PROGRAM,
+        kv_tokens=tokens,
+        at_once=round(tokens / sizing.max_model_len, 2),
+        residents=sizing.slots - 2,
+    )
+
+
+def refuse_what_cannot_be_served(needed: Capacity, sizing: Sizing, machine: Machine | None) -> None:
+    """Raise `Refused` with the remedy when the cache does not hold one request of the full length, or when the machine
+    has less memory than is needed; of an unknown machine nothing can be said."""
+    if needed.kv_tokens < sizing.max_model_len:
+        raise Refused(
+            f"the key-value cache of {sizing.kv_gib} GiB holds {needed.kv_tokens} tokens, and one request may have "
+            f"{sizing.max_model_len}: raise ASSAY_SERVE_KV_GIB or lower ASSAY_SERVE_MAX_MODEL_LEN"
+        )
+    if machine is not None and needed.total > machine.total:
+        raise Refused(
+            f"serving needs about {needed.total / 1e9:.1f} GB and the machine has {machine.total / 1e9:.1f} GB: "
+            f"weights {needed.weights / 1e9:.1f}, adapters {needed.adapters / 1e9:.1f}, key-value cache "
+            f"{needed.kv_cache / 1e9:.1f}. Lower ASSAY_SERVE_KV_GIB, ASSAY_SERVE_SLOTS or ASSAY_SERVE_MAX_RANK"
+        )

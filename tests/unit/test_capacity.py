@@ -1,0 +1,84 @@
+"""What serving takes: by the shapes of the base, in vLLM's own blocks, and a refusal with the remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from data_contracts.errors import BadInput, Refused
+from pipelines.cli import app
+from pipelines.stages.serve.capacity import (
+    BLOCK,
+    GIB,
+    Sizing,
+    allowed_rank,
+    capacity,
+    refuse_what_cannot_be_served,
+)
+from pipelines.stages.train.estimate import Shapes, shapes_of
+from pipelines.stages.train.hardware import Machine
+from tests.support.adapters import write_adapter
+from tests.support.tiny import make_tiny_base
+
+USUAL = Sizing(slots=8, max_rank=16, max_model_len=2048, kv_gib=1, width=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def with_room(**changed: int) -> Sizing:
+    return USUAL.model_copy(update=changed)
+
+
+def test_a_slot_holds_an_adapter_of_the_greatest_rank(base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(base, "sha256:" + "0" * 64, tmp_path / "adapter", seed=0, rank=16)
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as tensors:
+        numbers = sum(tensors.get_tensor(name).numel() for name in tensors.keys())  # noqa: SIM118 - not a mapping
+    assert capacity(shapes_of(base), USUAL).adapters == 8 * numbers * 2
+    assert capacity(shapes_of(base), with_room(max_rank=9)).adapters == 8 * numbers * 2
+    assert capacity(shapes_of(base), with_room(max_rank=8, width=4)).adapters == 8 * numbers * 2
+
+
+def test_the_cache_holds_what_vllm_says_that_it_holds() -> None:
+    """SmolLM2-135M, 30 layers of 3 heads of 64 numbers: vLLM printed 46,592 tokens, 22.75 requests of 2,048."""
+    smol = Shapes(tensors={}, file_bytes=0, hidden=576, intermediate=1536, keys=192, layers=30, vocabulary=49152)
+    found = capacity(smol, USUAL)
+    assert (found.kv_tokens, found.at_once, found.kv_cache) == (46_592, 22.75, GIB)
+    assert capacity(smol, with_room(width=4)).kv_tokens == pytest.approx(46_592 / 2, abs=BLOCK)
+
+
+def test_one_slot_stays_empty_and_one_is_the_bases(base: Path) -> None:
+    assert capacity(shapes_of(base), with_room(slots=3)).residents == 1
+
+
+def test_ranks_are_those_that_vllm_takes() -> None:
+    assert [allowed_rank(rank) for rank in (1, 8, 9, 17, 500)] == [8, 8, 16, 32, 512]
+    with pytest.raises(BadInput, match="ASSAY_SERVE_MAX_RANK is 513"):
+        allowed_rank(513)
+
+
+def test_what_cannot_fit_is_refused_with_the_remedy(base: Path) -> None:
+    small = Machine(kind="cpu", total=GIB // 2, free=GIB // 4)
+    found = capacity(shapes_of(base), USUAL)
+    with pytest.raises(Refused, match=r"the machine has 0\.5 GB: .* Lower ASSAY_SERVE_KV_GIB"):
+        refuse_what_cannot_be_served(found, USUAL, small)
+    refuse_what_cannot_be_served(found, USUAL, None)
+    long = with_room(max_model_len=found.kv_tokens + 1)
+    with pytest.raises(Refused, match="raise ASSAY_SERVE_KV_GIB or lower ASSAY_SERVE_MAX_MODEL_LEN"):
+        refuse_what_cannot_be_served(capacity(shapes_of(base), long), long, None)
+
+
+def test_the_command_tells_and_exits_with_3_when_it_cannot_fit(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_HOME", str(base.parent / "home"))
+    monkeypatch.setenv("ASSAY_BASE_MODEL", str(base))
+    told = CliRunner().invoke(app, ["capacity", "billing-assistant"])
+    assert (told.exit_code, "adapters of releases that stay loaded: 6, of rank 16 at most" in told.output) == (0, True)
+    monkeypatch.setenv("ASSAY_SERVE_KV_GIB", "100000")
+    refused = CliRunner().invoke(app, ["capacity", "billing-assistant", "--json"])
+    assert refused.exit_code == 3
+    assert json.loads(refused.stdout)["kv_gib"] == 100_000
+    assert "Lower ASSAY_SERVE_KV_GIB" in refused.stderr
