@@ -61,9 +61,11 @@ CELLS = [Cell(*each) for each in product(REPLAY, KL, RANKS)]
 
 
 def recipe_of(cell: Cell) -> Recipe:
-    """The demo's, with alpha twice the rank as there."""
+    """The demo's, with alpha twice the rank as there. Its guard against spikes is off: a general row is many times as
+    hard as the product's, once these are known by heart, and one ended a run by its last step."""
     shipped = load_recipe("billing-assistant").resolved(computes_bf16()).payload()
     often = {"steps": STEPS, "eval_every": STEPS, "checkpoint_every": STEPS, "eval_rows": 2}
+    shipped["guards"]["max_loss_ratio"] = 1e6
     shipped["sft"]["kl"] = cell.kl
     shipped["sft"]["schedule"] |= often
     shipped["lora"] |= {"rank": cell.rank, "alpha": 2 * cell.rank}
