@@ -22,6 +22,7 @@ from pipelines import (
     lifecycle_cli,
     recipe_cli,
     releases_cli,
+    review_cli,
     runs_cli,
     scan_cli,
     spotcheck_cli,
@@ -34,6 +35,7 @@ from pipelines.wiring import Line
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
 key_app = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 log_app = typer.Typer(no_args_is_help=True, help="The audit log.")
+app.add_typer(review_cli.app)
 app.add_typer(releases_cli.app)
 app.add_typer(lifecycle_cli.app)
 app.add_typer(erasure_cli.app)
@@ -102,7 +104,8 @@ def run(
 
 @app.command()
 def up() -> None:
-    """Start the standing system: Dagster, MLflow, vLLM and the gateway, under one supervisor.
+    """Start the standing system: Dagster, MLflow, vLLM, the gateway and the review page, under one
+    supervisor.
 
     Example: assay up
     """

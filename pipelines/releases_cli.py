@@ -1,4 +1,4 @@
-"""``assay pending | dossier | approve | reject | promote | rollback | verify | rebuild | trace``: how a release becomes
+"""``assay dossier | approve | reject | promote | rollback | verify | rebuild | trace``: how a release becomes
 live, and what it came from."""
 
 from datetime import UTC, datetime, timedelta
@@ -16,25 +16,6 @@ from pipelines.wiring import Line
 app = typer.Typer()
 
 ReleaseId = Annotated[str, typer.Argument(help="A release id (sha256:...), or its first characters.")]
-
-
-@app.command()
-def pending(as_json: JsonFlag = False) -> None:
-    """Releases that wait for approval, with where their reports lie.
-
-    Example: assay pending
-    """
-    from pipelines.stages.release.registered import awaiting_approval
-
-    line = Line()
-    waiting = awaiting_approval(line)
-    if as_json:
-        show(waiting)
-    for release in [] if as_json else waiting:
-        manifest = _release(line, release)
-        console.print(f"{release}  {manifest.product}  report: {_report_path(line, release)}")
-    if not waiting and not as_json:
-        console.print("nothing waits for approval")
 
 
 @app.command()
@@ -74,7 +55,7 @@ def approve(
 
     Example: assay approve sha256:4f1c --key ~/.ssh/id_ed25519
     """
-    _sign(release, "approve", key, principal, hours, "")
+    sign_decision(release, "approve", key, principal, hours, "")
 
 
 @app.command()
@@ -88,7 +69,7 @@ def reject(
 
     Example: assay reject sha256:4f1c --key ~/.ssh/id_ed25519 --reason "refunds without an invoice"
     """
-    _sign(release, "reject", key, principal, None, reason)
+    sign_decision(release, "reject", key, principal, None, reason)
 
 
 @app.command()
@@ -213,7 +194,8 @@ def trace(identifier: Annotated[str, typer.Argument(help="A response's trace id,
     show(follow(Line(), identifier).payload())
 
 
-def _sign(release: str, decision: Any, key: Path, principal: str, hours: float | None, reason: str) -> None:
+def sign_decision(release: str, decision: Any, key: Path, principal: str, hours: float | None, reason: str) -> None:
+    """Sign ``approve`` or ``reject``, and lay it into the inbox."""
     from pipelines.stages.release import approval
     from resources.ssh_signatures import sign
 
@@ -243,9 +225,3 @@ def _release(line: Line, digest: str) -> Any:
     from data_contracts.manifests import ReleaseManifest
 
     return line.store.get_manifest(digest, ReleaseManifest)
-
-
-def _report_path(line: Line, release: str) -> Path:
-    from pipelines.stages.release.files import report_folder
-
-    return report_folder(line.home, release) / "report.html"

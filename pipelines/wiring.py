@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     vllm_port: int = 8101
     mlflow_port: int = 8102
     dagster_port: int = 8103
+    review_port: int = 8104
     mlflow_uri: str = ""
     """MLflow tracking URI; a SQLite file in ``home`` when empty."""
 
@@ -118,6 +119,10 @@ class Line:
     @property
     def gateway_url(self) -> str:
         return f"http://127.0.0.1:{self.settings.gateway_port}"
+
+    @property
+    def review_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.review_port}"
 
     @cached_property
     def store(self) -> FsspecArtifactStore:
@@ -273,6 +278,7 @@ class Line:
             "gateway": settings.gateway_port,
             "mlflow": settings.mlflow_port,
             "dagster": settings.dagster_port,
+            "review": settings.review_port,
         }
         prepare_dagster_home(self.home)
         shared = settings.model_dump(mode="json", exclude_none=True) | {"home": str(self.home)}
@@ -307,3 +313,11 @@ def gateway_app() -> "FastAPI":
     logging.getLogger("httpx").setLevel(logging.WARNING)
     line = Line()
     return make_gateway(line, line.products, line.settings.reconcile_seconds)
+
+
+def review_app() -> "FastAPI":
+    """The review page of the installation that the environment names (``uvicorn --factory``)."""
+    from pipelines.stages.release.review_page import make_review_page
+
+    line = Line()
+    return make_review_page(line, line.products)

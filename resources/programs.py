@@ -1,4 +1,4 @@
-"""The programs of the standing system: vLLM, gateway, MLflow, Dagster. All listen on this machine only."""
+"""The programs of the standing system: vLLM, gateway, review page, MLflow, Dagster. All listen on this machine only."""
 
 import sys
 from pathlib import Path
@@ -54,6 +54,17 @@ def standing_programs(
             ),
             port=ports["gateway"],
             setting="ASSAY_GATEWAY_PORT",
+            health="/healthz",
+            environment=environment,
+        ),
+        Program(
+            name="review",
+            command=(
+                *(sys.executable, "-m", "uvicorn", "pipelines.wiring:review_app", "--factory"),
+                *(*local, str(ports["review"]), "--no-access-log", "--log-level", "info"),
+            ),
+            port=ports["review"],
+            setting="ASSAY_REVIEW_PORT",
             health="/healthz",
             environment=environment,
         ),

@@ -5,6 +5,7 @@ A statement is derived, never typed; a submitted approval lies in an inbox until
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -65,6 +66,17 @@ def pending(parts: Parts) -> list[Approval]:
         path.replace(_in_inbox(parts, approval))  # one that was copied here under another name
         found.append(approval)
     return found
+
+
+def submitted(parts: Parts) -> list[Approval]:
+    """What lies in the inbox, for a look: nothing is checked or moved, what cannot be read is left out."""
+    return list(_read(_inbox(parts)).values())
+
+
+def set_aside(parts: Parts) -> list[tuple[Approval, str]]:
+    """Submitted approvals that were refused, each with its reason."""
+    folder = _refused(parts)
+    return [(each, (folder / f"{name}.reason.txt").read_text().strip()) for name, each in _read(folder).items()]
 
 
 def accept(parts: Parts, product: Product, approval: Approval) -> AuditRecord:
@@ -160,6 +172,19 @@ def _inbox(parts: Parts) -> Path:
     return parts.home / "approvals" / "inbox"
 
 
+def _refused(parts: Parts) -> Path:
+    return parts.home / "approvals" / "refused"
+
+
+def _read(folder: Path) -> dict[str, Approval]:
+    """File name without its suffix -> approval. One that is taken away meanwhile is left out."""
+    found: dict[str, Approval] = {}
+    for path in sorted(folder.glob("*.json")):
+        with suppress(FileNotFoundError, ValidationError):
+            found[path.stem] = Approval.model_validate_json(path.read_bytes())
+    return found
+
+
 def _in_inbox(parts: Parts, approval: Approval) -> Path:
     return inbox.place(_inbox(parts), approval)
 
@@ -167,7 +192,7 @@ def _in_inbox(parts: Parts, approval: Approval) -> Path:
 def _set_aside(parts: Parts, path: Path, reason: str) -> None:
     """Out of the inbox, with the reason beside it."""
     if path.exists():
-        refused = parts.home / "approvals" / "refused"
+        refused = _refused(parts)
         refused.mkdir(parents=True, exist_ok=True)
         (refused / f"{path.stem}.reason.txt").write_text(reason + "\n")
         path.replace(refused / path.name)

@@ -1,10 +1,14 @@
-"""Where the pages about a release or a verdict lie, for people to open."""
+"""Where the pages about a release or a verdict lie, for people to open, and those that were kept with a release."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from data_contracts.digests import Digest, hex_of
+from data_contracts.errors import Missing, Refused, Tampered
 from evals.report import Report
+from pipelines.stages.protocols import Parts
+from pipelines.stages.release.attestation import attestation_of
+from pipelines.stages.release.registered import registration
 
 
 def report_folder(home: Path, about: Digest) -> Path:
@@ -28,3 +32,22 @@ def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> 
         part.write_bytes(data)
         part.replace(folder / name)
     return {name: folder / name for name in files}
+
+
+def kept_page(parts: Parts, release: Digest, name: str = "report.html") -> bytes:
+    """A page of a registered release, byte by byte as its registration names it; the copy for people may be another.
+
+    Raises `Refused` where none was kept, `Tampered` or `Missing` where it is not what was registered.
+    """
+    records = parts.log.records()
+    if registration(records, release) is None:
+        raise Refused(f"{release} is not a registered release: the audit log has no record of it")
+    try:
+        attestation = attestation_of(parts, records, release)
+        if attestation is None or name not in attestation.files:
+            raise Refused(f"no {name} was kept with release {release}: draw one (assay dossier)")
+        if attestation.release != release:
+            raise Tampered(f"its attestation {attestation.digest} is of release {attestation.release}")
+        return parts.store.get_bytes(attestation.files[name])
+    except (Tampered, Missing) as error:
+        raise type(error)(f"{name} of release {release} is not what was registered: {error}") from error

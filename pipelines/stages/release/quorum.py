@@ -24,18 +24,26 @@ def sufficient(
     for record in rejections(records, release):
         raise Refused(f"{record.body['principal']} rejected this release: {record.body['reason']}")
     check_spot_checks(store, signatures, release, records)
+    counted, void = count(store, signatures, release, records)
+    if len(counted) < needed:
+        why = "; ".join(f"record {each}: {reason}" for each, reason in void.items()) or "sign one with `assay approve`"
+        raise Refused(f"{len(counted)} of {needed} approvals for release {release.digest} ({why})")
+    return counted
+
+
+def count(
+    store: ArtifactStore, signatures: Signatures, release: ReleaseManifest, records: Sequence[AuditRecord]
+) -> tuple[list[AuditRecord], dict[int, str]]:
+    """The standing approvals that pass every check, and the sequence of each other one with why it does not count."""
     counted: list[AuditRecord] = []
-    reasons: list[str] = []
+    void: dict[int, str] = {}
     for record in approvals(records, release):
         try:
             _check_approval(store, signatures, release, record)
             counted.append(record)
         except Refused as refusal:
-            reasons.append(f"record {record.sequence}: {refusal}")
-    if len(counted) < needed:
-        why = "; ".join(reasons) or "sign one with `assay approve`"
-        raise Refused(f"{len(counted)} of {needed} approvals for release {release.digest} ({why})")
-    return counted
+            void[record.sequence] = str(refusal)
+    return counted, void
 
 
 def _check_approval(

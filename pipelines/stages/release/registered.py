@@ -23,19 +23,23 @@ def latest_registered(parts: Parts, product: str) -> Digest | None:
 
 
 def awaiting_approval(parts: Parts) -> list[Digest]:
-    """Releases that were never promoted, revoked or archived and whose displaced champion is still the live one, oldest
-    first."""
+    """Unsettled releases whose displaced champion is still the live one, oldest first."""
     records = parts.log.records()
     live = live_releases(records)
+    waiting: list[Digest] = []
+    for digest in unsettled(records):
+        release = parts.store.get_manifest(digest, ReleaseManifest)
+        if live.get((release.product, release.environment)) == release.displaced_champion:
+            waiting.append(digest)
+    return waiting
+
+
+def unsettled(records: Sequence[AuditRecord]) -> list[Digest]:
+    """Registered releases that were never promoted, revoked or archived, oldest first."""
     settling = ("promotion.recorded", "release.revoked", "release.archived")
     settled = {r.body["release"] for r in records if r.event in settling}
-    waiting: list[Digest] = []
-    for record in records:
-        if record.event == "release.registered" and record.body["release"] not in settled:
-            release = parts.store.get_manifest(str(record.body["release"]), ReleaseManifest)
-            if live.get((release.product, release.environment)) == release.displaced_champion:
-                waiting.append(release.digest)
-    return waiting
+    registered = [str(r.body["release"]) for r in records if r.event == "release.registered"]
+    return [release for release in registered if release not in settled]
 
 
 def find_release(parts: Parts, beginning: str) -> Digest:
