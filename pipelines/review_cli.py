@@ -64,6 +64,9 @@ def review(
         for one in each.candidates:
             if one.release == digest:
                 _show(line, each, one)
+        for gone in each.aside:
+            if gone.release == digest:
+                console.print(f"{digest}  {gone.state}: {gone.why}", markup=False)
     if key is None:
         return
     decision = str(typer.prompt(f"sign what? {' | '.join(_DECISIONS)}", default="nothing"))

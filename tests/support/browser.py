@@ -45,14 +45,20 @@ class Look(NamedTuple):
 
 
 def look(page: str, width: int, folder: Path) -> Look:
-    assert CHROMIUM is not None
     frame = folder / "frame.html"
     script = json.dumps(AXE.read_text(encoding="utf-8")).replace("</", "<\\/")
     frame.write_text(_FRAME.format(width=width, page=html.escape(page), axe=script), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--log-level=0"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", frame.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    printed = re.search(r'<pre id="found">(.+?)</pre>', done.stdout, re.DOTALL)
-    assert printed is not None, done.stderr[-2000:]
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    document, console = visit(frame.as_uri(), folder)
+    printed = re.search(r'<pre id="found">(.+?)</pre>', document, re.DOTALL)
+    assert printed is not None, console
     return Look(**json.loads(html.unescape(printed[1])), console=console)
+
+
+def visit(url: str, folder: Path) -> tuple[str, list[str]]:
+    """The document that a page has become, by its own scripts and under its own headers; and what the console said."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--log-level=0"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout, done.stderr[-2000:]
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

@@ -4,6 +4,7 @@ Reads log, store and inbox, and changes nothing. The terminal (`assay pending`, 
 the same.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -113,7 +114,7 @@ class Review(Frozen):
 
     @property
     def unlock(self) -> str:
-        return f"assay root-cause {self.product} --help"
+        return f"assay root-cause {shlex.quote(self.product)} --help"
 
 
 def review(parts: Parts, products: Sequence[Product], now: datetime) -> list[Review]:
