@@ -137,7 +137,9 @@ def summary(line: Line, release_id: str, answer: dict[str, Any]) -> None:
     for name, value in answer["assay"].items():
         console.print(f"           {name:<10} {value}")
     console.print(f"report     {line.home / 'reports' / release_id[7:23] / 'report.html'}")
-    console.print("look       make up, then `assay status` for the addresses of Dagster, MLflow and the gateway")
+    console.print(
+        "look       make up, then `assay status` for where Dagster, MLflow, the gateway and the review page are"
+    )
     console.print(f"verify     .venv/bin/assay verify {release_id}")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _IMAGE = re.compile(r"!\[[^]]*\]\([^)]*\)\n?")
+_STANDING = {"waits": "waits for the approvals sensor", "void": "does not count:"}
 _DECISIONS = ("approve", "reject", "nothing")
 
 
@@ -34,12 +35,16 @@ def pending(as_json: JsonFlag = False) -> None:
     if as_json:
         show(awaiting_approval(line))
         return
-    reviews = [each for each in _reviews(line) if each.candidates]
+    reviews = [each for each in _reviews(line) if each.candidates or each.locked or each.faults]
     for each in reviews:
         since = f" since {each.since:%Y-%m-%d %H:%M} UTC" if each.since else ""
-        console.print(f"{each.product}/{each.environment}, live: {each.live or 'the base model'}{since}")
+        console.print(f"{each.product}/{each.environment}, live: {each.live or 'the base model'}{since}", markup=False)
+        if each.locked:
+            console.print(f"  nothing is approved now: {each.locked}\n  $ {each.unlock}", markup=False)
+        for fault in each.faults:
+            console.print(f"{fault.release}  cannot be checked: {fault.why}", markup=False)
         for one in each.candidates:
-            _show(line, each, one)
+            _show(line, one)
     if not reviews:
         console.print("nothing waits for approval")
 
@@ -63,7 +68,7 @@ def review(
     for each in _reviews(line):
         for one in each.candidates:
             if one.release == digest:
-                _show(line, each, one)
+                _show(line, one)
         for gone in each.aside:
             if gone.release == digest:
                 console.print(f"{digest}  {gone.state}: {gone.why}", markup=False)
@@ -83,23 +88,20 @@ def _reviews(line: Line) -> "list[Review]":
     return look(line, line.products(), datetime.now(UTC))
 
 
-def _show(line: Line, of: "Review", one: "Candidate") -> None:
+def _show(line: Line, one: "Candidate") -> None:
     from pipelines.stages.release.files import report_folder
 
     signed = f"{len(one.approved_by)} of {one.rule.signatures} signatures"
+    uncounted = [each for each in one.words if each.standing != "counts"]
     by = f" ({', '.join(one.approved_by)})" if one.approved_by else ""
     lines = [
         f"{one.release}  {one.state}, {signed}{by}",
         f"  gate      {one.verdict}: {one.why}",
         f"  recorded  trained {one.method}, registered {one.registered:%Y-%m-%d %H:%M} UTC",
         *(f"  lacks     {each}" for each in one.missing),
-        *(
-            f"  {each.decision:<9} {each.principal}: {each.standing}, {each.reason}"
-            for each in one.words
-            if each.reason
-        ),
+        *(f"  {each.decision:<9} {each.principal}: {_STANDING[each.standing]} {each.reason}" for each in uncounted),
         f"  report    {report_folder(line.home, one.release) / 'report.html'}",
         f"  page      {line.review_url}/dossier/{one.release} (assay up)",
-        *(f"  $ {command}" for _, command in ([("", of.unlock)] if of.locked else []) + one.commands),
+        *(f"  $ {command}" for _, command in one.commands),
     ]
     console.print("\n".join(lines), markup=False)

@@ -87,7 +87,8 @@ def test_a_product_without_a_release_has_nothing_to_sign(tmp_path):
     line = SmallLine(tmp_path / "line")
     found = seen(line)
     assert (found.product, found.environment) == (NAME, "production")
-    assert (found.live, found.since, found.locked, found.candidates, found.aside) == (None, None, "", (), ())
+    assert (found.live, found.since, found.locked) == (None, None, "")
+    assert (found.candidates, found.aside, found.faults) == ((), (), ())
 
 
 def test_a_registered_release_waits_for_all_its_signatures(place):
@@ -230,7 +231,7 @@ def test_one_release_that_cannot_be_read_does_not_hide_the_others(place, part):
     other = line.release(seed=1)
     spoil(line, getattr(other, part) if part != "policy" else release.policy)
     found = seen(line)
-    hurt = [each for each in found.aside if each.state == "unchecked"]
+    hurt = found.faults
     if part == "policy":  # both have it
         assert {each.release for each in hurt} == {release.digest, other.digest}
     else:
@@ -307,15 +308,29 @@ def assay(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 def test_pending_tells_what_each_lacks_and_how_to_sign(place, assay):
     line, release = place
     line.approve(release, "alice")
+    laid_in(line, release, "bob")
     told = assay("pending").output
     assert f"{release.digest}  waits, 1 of 2 signatures (alice)" in told
     assert "lacks     1 of 2 signatures" in told
+    assert "approve   bob: waits for the approvals sensor" in told
     assert f"$ assay approve {release.digest} --key ~/.ssh/id_ed25519" in told
     assert f"http://127.0.0.1:8104/dossier/{release.digest}" in told
     assert f'["{release.digest}"]' == "".join(assay("pending", "--json").output.split())
     approved(line, release)
     line.promote(release)
     assert assay("pending").output == "nothing waits for approval\n"
+
+
+def test_pending_tells_of_a_lock_and_of_what_cannot_be_read(place, assay):
+    line, release = place
+    live(line, release)
+    rollback(line.parts, line.product, "wrong refunds", actor="test")
+    hurt = line.release(seed=1)
+    spoil(line, hurt.digest)
+    told = assay("pending").output
+    assert "nothing is approved now: rolled back (wrong refunds)" in told
+    assert f"$ assay root-cause {NAME} --help" in told
+    assert f"{hurt.digest}  cannot be checked: " in told
 
 
 def test_review_shows_the_dossier_and_signs_what_it_is_told(place, assay):

@@ -92,7 +92,7 @@ class Candidate(Frozen):
 
 
 class Aside(Frozen):
-    """A release that nobody is asked about any more; ``unchecked``: one of which something cannot be read."""
+    """A release that nobody is asked about, and why."""
 
     release: Digest
     state: str
@@ -101,7 +101,8 @@ class Aside(Frozen):
 
 class Review(Frozen):
     """One product. ``live`` since ``since``, until ``sunset`` where it is deprecated; ``None``: the base answers.
-    ``locked``: why nothing is approved at the moment; empty where it is."""
+    ``locked``: why nothing is approved at the moment; empty where it is. ``faults``: releases that might wait, of which
+    something cannot be read."""
 
     product: str
     environment: str
@@ -111,6 +112,7 @@ class Review(Frozen):
     locked: str
     candidates: tuple[Candidate, ...]
     aside: tuple[Aside, ...]
+    faults: tuple[Aside, ...]
 
     @property
     def unlock(self) -> str:
@@ -145,6 +147,7 @@ def _of_product(desk: _Desk, place: Place, product: Product | None) -> Review:
     locked = "" if lock is None else f"rolled back ({desk.records[lock].body['reason']}), and the root cause is due"
     candidates: list[Candidate] = []
     aside: list[Aside] = []
+    faults: list[Aside] = []
     for release, each in desk.course.standings.items():
         if (each.product, each.environment) != place or release == live:
             continue
@@ -159,7 +162,7 @@ def _of_product(desk: _Desk, place: Place, product: Product | None) -> Review:
                 then = f"compared with {manifest.displaced_champion or 'the base'}, which is not what is live now"
                 aside.append(Aside(release=release, state="superseded", why=then))
         except AssayError as error:
-            aside.append(Aside(release=release, state="unchecked", why=str(error)))
+            faults.append(Aside(release=release, state="unchecked", why=str(error)))
     return Review(
         product=place[0],
         environment=place[1],
@@ -169,6 +172,7 @@ def _of_product(desk: _Desk, place: Place, product: Product | None) -> Review:
         locked=locked,
         candidates=tuple(reversed(candidates)),
         aside=tuple(reversed(aside)),
+        faults=tuple(reversed(faults)),
     )
 
 

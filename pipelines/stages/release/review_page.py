@@ -25,9 +25,10 @@ from pipelines.stages.release.files import kept_page
 from pipelines.stages.release.review import review
 
 HOSTS = ("127.0.0.1", "localhost")
+ALONE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "content-security-policy": ALONE,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -35,7 +36,6 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 """Of every answer; a page widens the policy by what it holds itself."""
-ALONE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 DOSSIER = f"{ALONE}; style-src 'unsafe-inline'; img-src data:; sandbox"
 """A dossier is drawn without scripts; its drawings carry their styles."""
 
