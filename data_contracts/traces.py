@@ -8,6 +8,7 @@ from data_contracts.frozen import Frozen
 
 class Trace(Frozen):
     """``route`` says who answered: the champion release, a challenger under canary, or the base as fallback.
+    ``failed`` are the releases that were to answer, and could not, the first first.
 
     ``cohort`` and ``refused`` are kept while a challenger answers a share of the traffic: a keyed hash of who asked,
     which decides who is answered by whom, and whether the answer reads as a refusal.
@@ -24,6 +25,7 @@ class Trace(Frozen):
     template: Digest
     status: int
     reason: str = ""
+    failed: tuple[Digest, ...] = ()
     prompt_chars: int
     prompt_tokens: int
     completion_tokens: int

@@ -21,6 +21,7 @@ create table if not exists traces (
     trace_id text primary key, time text not null, product text not null, body text not null
 );
 create index if not exists traces_by_product on traces (product, time desc);
+create index if not exists traces_by_tenant on traces (body ->> 'tenant', time);
 """
 
 
@@ -75,12 +76,24 @@ class SqliteTraceStore:
         """By tenant: answers of this release and requests that it failed, of those that ended then or later."""
         with connect(self.path) as connection:
             rows = connection.execute(
-                "select body ->> 'tenant' as tenant, sum(body ->> 'status' = 200), sum(body ->> 'status' != 200), "
-                "min(time), max(time) from traces where product = ? and time >= ? and body ->> 'release' = ? "
-                "group by tenant order by tenant",
-                (product, since.isoformat(), release),
+                "with seen as (select time, body ->> 'tenant' as tenant, body ->> 'release' is ?1 as answered, "
+                "body ->> 'status' = 200 as good, ?1 in (select value from json_each(body, '$.failed')) as failed "
+                "from traces where product = ?2 and time >= ?3) "
+                "select tenant, sum(answered and good), sum(failed or not good), min(time), max(time) "
+                "from seen where answered or failed group by tenant order by tenant",
+                (release, product, since.isoformat()),
             ).fetchall()
         return [Saw(tenant=t, answers=good, failed=bad, first=first, last=last) for t, good, bad, first, last in rows]
+
+    def tokens(self, tenant: str, since: datetime) -> int:
+        """Of prompts and answers together, of those that ended then or later."""
+        with connect(self.path) as connection:
+            (tokens,) = connection.execute(
+                "select coalesce(sum((body ->> 'prompt_tokens') + (body ->> 'completion_tokens')), 0) from traces "
+                "where body ->> 'tenant' = ? and time >= ?",
+                (tenant, since.isoformat()),
+            ).fetchone()
+        return int(tokens)
 
     def _write(self) -> None:
         while True:

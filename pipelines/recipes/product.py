@@ -152,6 +152,8 @@ class Serving(Frozen):
 
     max_model_len: int = Field(default=2048, ge=256)
     max_tokens: int = Field(default=96, ge=1)
+    base_as_fallback: bool = True
+    """Whether the base answers when the release cannot; if not, nobody does."""
     canary: Canary = Canary()
 
 

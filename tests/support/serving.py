@@ -1,9 +1,10 @@
 """Releases as the audit log holds them, without training or review; and a stand-in for vLLM that answers at once."""
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def chain(parts: Any, product: Product, release: Digest | None, event: str = "pr
 
 
 class FakeVllm:
-    """A model server over HTTP whose answers name the adapter they came from. ``hold`` delays each answer, seconds."""
+    """A model server over HTTP whose answers name the adapter they came from."""
 
     def __init__(self, base: BaseManifest) -> None:
         self.served = base
@@ -109,6 +110,11 @@ class FakeVllm:
         """How many streams to cut off after their second chunk."""
         self.cuts = 0
         """How many answers to end at ``max_tokens``, in their midst."""
+        self.broken: set[str] = set()
+        """Names whose requests fail inside the server."""
+        self.free = threading.Event()
+        """While it is not set, answers wait; streams do so in their midst."""
+        self.free.set()
 
     def ensure_running(self, base: BaseManifest) -> None:
         self.served = base
@@ -142,6 +148,10 @@ class FakeVllm:
             return JSONResponse({"error": {"message": "no such adapter", "code": 404}}, status_code=404)
         if body["messages"][-1]["content"] == "too long":
             return JSONResponse({"error": {"message": "the prompt is too long", "code": 400}}, status_code=400)
+        if body["model"] in self.broken:
+            error = {"error": {"message": "broken", "code": 500}}
+            line = f"data: {json.dumps(error)}\n\n"
+            return Response(line, media_type="text/event-stream") if body["stream"] else JSONResponse(error, 500)
         trace = f"chatcmpl-{request.headers['x-request-id']}"
         text = words(body["model"])
         end = "stop"
@@ -151,25 +161,33 @@ class FakeVllm:
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         whole = {"id": trace, "object": "chat.completion", "created": 1, "model": body["model"]}
         if not body["stream"]:
+            await self._held()
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
             return JSONResponse(whole | {"choices": [choice], "usage": usage})
         breaking = self.breaks > 0
         self.breaks -= breaking
-        return StreamingResponse(_events(whole, text, usage, breaking, end), media_type="text/event-stream")
+        return StreamingResponse(self._events(whole, text, usage, breaking, end), media_type="text/event-stream")
 
+    async def _held(self) -> None:
+        while not self.free.is_set():
+            await asyncio.sleep(0.005)
 
-async def _events(whole: dict[str, Any], text: str, usage: dict[str, int], breaking: bool, end: str) -> Any:
-    def event(choices: list[Any], **more: Any) -> str:
-        return f"data: {json.dumps(whole | {'object': 'chat.completion.chunk', 'choices': choices} | more)}\n\n"
+    async def _events(
+        self, whole: dict[str, Any], text: str, usage: dict[str, int], breaking: bool, end: str
+    ) -> AsyncIterator[str]:
+        def event(choices: list[Any], **more: Any) -> str:
+            return f"data: {json.dumps(whole | {'object': 'chat.completion.chunk', 'choices': choices} | more)}\n\n"
 
-    yield event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
-    half = len(text) // 2
-    yield event([{"index": 0, "delta": {"content": text[:half]}, "finish_reason": None}])
-    if breaking:
-        raise ConnectionAbortedError
-    yield event([{"index": 0, "delta": {"content": text[half:]}, "finish_reason": end}])
-    yield event([], usage=usage)
-    yield "data: [DONE]\n\n"
+        yield event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        half = len(text) // 2
+        so_far = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+        yield event([{"index": 0, "delta": {"content": text[:half]}, "finish_reason": None}], usage=so_far)
+        await self._held()
+        if breaking:
+            raise ConnectionAbortedError
+        yield event([{"index": 0, "delta": {"content": text[half:]}, "finish_reason": end}])
+        yield event([], usage=usage)
+        yield "data: [DONE]\n\n"
 
 
 @contextmanager

@@ -9,71 +9,24 @@ import httpx
 import openai
 import pytest
 
-from data_contracts.digests import Digest, sha256_bytes
-from data_contracts.traces import Trace
+from data_contracts.digests import sha256_bytes
 from evals.answers import words
 from evals.decoding import as_served
 from evals.suite import CallItem
-from pipelines.recipes.product import Product
 from pipelines.stages.serve.answer import as_openai_tools
-from pipelines.stages.serve.gateway import make_gateway
-from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import challenging, routes_file, share_traffic
-from pipelines.stages.serve.tenants import create_key, operator_key
+from pipelines.stages.serve.tenants import create_key
 from resources.adapters import served_name
+from tests.support.gateway import HELLO, Installation, installed
 from tests.support.ports import free_ports
-from tests.support.serving import FakeParts, chain, fake_vllm, registered, running, tiny_product
+from tests.support.serving import chain
 from tests.support.tiny import CHATML
-
-HELLO = [{"role": "user", "content": "hello"}]
-
-
-class Installation:
-    """A gateway with its parts, two tenants and a client for each."""
-
-    def __init__(self, parts: FakeParts, product: Product, other: Product, url: str) -> None:
-        self.parts, self.product, self.other, self.url = parts, product, other, url
-        self.clients: list[httpx.Client] = []
-        self.client = self.of(create_key(parts.home, product.tenant))
-        self.operator = self.of(operator_key(parts.home))
-
-    def of(self, key: str) -> httpx.Client:
-        headers = {"authorization": f"Bearer {key}"}
-        self.clients.append(httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=False))
-        return self.clients[-1]
-
-    def release(self, seed: str) -> Digest:
-        return registered(self.parts, self.product, self.parts.base.digest, sha256_bytes(seed.encode()))
-
-    def promote(self, seed: str) -> Digest:
-        digest = self.release(seed)
-        chain(self.parts, self.product, digest)
-        reconcile(self.parts, [self.product, self.other])
-        return digest
-
-    def ask(self, client: httpx.Client | None = None, **more: Any) -> httpx.Response:
-        headers = more.pop("headers", {})
-        body = {"model": self.product.name, "messages": HELLO} | more
-        return (client or self.client).post("/v1/chat/completions", json=body, headers=headers)
-
-    def trace(self, trace_id: str) -> Trace:
-        self.parts.traces.flush()
-        found = self.parts.traces.get(trace_id)
-        assert found is not None
-        return found
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Installation]:
-    parts = FakeParts(tmp_path)
-    product = tiny_product(tmp_path / "product")
-    other = tiny_product(tmp_path / "product", "pricing", "globex")
-    app = make_gateway(parts, lambda: [product, other], reconcile_seconds=0)
-    with fake_vllm(parts.server), running(app, free_ports(1)[0]) as url:
-        installation = Installation(parts, product, other, url)
-        yield installation
-        for client in installation.clients:
-            client.close()
+    with installed(tmp_path) as found:
+        yield found
 
 
 def test_an_answer_names_what_it_came_from_and_leaves_a_trace_without_text(home: Installation) -> None:
@@ -289,15 +242,6 @@ def test_a_server_that_lost_its_adapters_gets_them_back_within_the_request(home:
     assert home.ask().status_code == 200
     home.parts.server.names = {"adapter-zero"}
     assert home.ask(stream=True).text.endswith("data: [DONE]\n\n")
-
-
-def test_an_adapter_that_may_not_be_loaded_is_a_clear_503(home: Installation) -> None:
-    home.parts.server.refuses.add(sha256_bytes(b"a"))
-    chain(home.parts, home.product, home.release("a"))
-    answer = home.ask()
-    assert answer.status_code == 503
-    assert "another base" in answer.json()["error"]["message"]
-    assert home.trace(answer.headers["x-assay-trace-id"]).status == 503
 
 
 def test_a_model_server_that_cannot_be_reached_is_503_with_retry_after(home: Installation) -> None:

@@ -84,7 +84,7 @@ class GatewayAsk:
         import httpx
 
         from pipelines.stages.serve.answer import as_openai_tools
-        from pipelines.stages.serve.gateway import CHALLENGER
+        from pipelines.stages.serve.choice import CHALLENGER
 
         body = {
             "model": product.name,

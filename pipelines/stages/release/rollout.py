@@ -87,21 +87,22 @@ def roll_out(
 def first_answers(
     traces: Iterable[Trace], challenger: Digest, champion: Digest | None, in_time_ms: float
 ) -> list[First]:
-    """One answer a person, in the order in which they ended. What says nothing of the releases, such as a request that
-    could not be understood, does not count."""
+    """One answer a person, in the order in which they ended. It counts for the release that was to answer, whoever did.
+    What says nothing of the releases, such as a request that could not be understood, does not count."""
     seen: set[str] = set()
     found = []
     for trace in traces:
-        if trace.cohort is None or trace.cohort in seen or trace.release not in (challenger, champion):
+        asked = trace.failed[0] if trace.failed else trace.release
+        if trace.cohort is None or trace.cohort in seen or asked not in (challenger, champion):
             continue
         if good := _good(trace, in_time_ms):
             seen.add(trace.cohort)
-            found.append(First(trace.release == challenger, good))
+            found.append(First(asked == challenger, good))
     return found
 
 
 def _good(trace: Trace, in_time_ms: float) -> dict[Signal, float]:
-    if trace.status >= 500:
+    if trace.status >= 500 or trace.failed:
         return {"answered": 0.0}
     if trace.status == 422:  # half a JSON
         return {"json_valid": 0.0}

@@ -124,8 +124,13 @@ def upstream_request(body: Mapping[str, Any], goal: Target, template: str) -> di
         "chat_template_kwargs": {"assay_tools": [tool.model_dump() for tool in tools]},
     }
     if request["stream"]:
-        request["stream_options"] = {"include_usage": True}
+        request["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}  # who leaves has used some
     return request
+
+
+def most_tokens(request: Mapping[str, Any]) -> int:
+    """About how many tokens a request for vLLM may need: four characters a token, and the longest answer."""
+    return sum(len(message["content"]) for message in request["messages"]) // 4 + int(request["max_tokens"])
 
 
 def has_form(request: Mapping[str, Any]) -> bool:

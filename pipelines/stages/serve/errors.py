@@ -11,6 +11,8 @@ from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unava
 from pipelines.stages.serve.answer import Target
 
 RETRY_AFTER = "5"
+LIMIT = "x-assay-limit"
+"""Header of a refusal: which limit, by its name in ``limits.yaml``."""
 
 log = logging.getLogger(__name__)
 
@@ -22,24 +24,44 @@ class Denied(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.headers = headers
+        self.headers = headers or {}
 
 
-def failure(error: AssayError, headers: dict[str, str] | None = None) -> Response:
-    """An error as a client may see it; paths and digests of a damaged store stay in the log."""
+class ServerFailed(Unavailable):
+    """vLLM took the request and failed it."""
+
+
+def over_limit(limit: str, code: str, why: str, seconds: int = 0) -> Denied:
+    """A refusal for now; ``seconds`` until it is worth asking again, 0 where nobody knows."""
+    headers = {LIMIT: limit, "retry-after": str(seconds or RETRY_AFTER)}
+    return Denied(429, code, f"over the limit {limit}: {why}; ask again in {headers['retry-after']} s", headers)
+
+
+def failure(error: AssayError | Denied, headers: dict[str, str] | None = None) -> Response:
+    """An error as a client may see it."""
+    if isinstance(error, Denied):
+        return error_response(error.status, error.code, str(error), error.headers)
     if isinstance(error, BadInput):
         return error_response(400, "invalid_request", str(error), headers)
     log.error("a request failed: %s", error)
-    text = str(error)
+    if isinstance(error, ServerFailed):
+        return error_response(502, "model_server_failed", f"{error}: ask again", headers, RETRY_AFTER)
+    retry_after = RETRY_AFTER if isinstance(error, Unavailable) else None
+    return error_response(503, "unavailable", shown(error), headers, retry_after)
+
+
+def shown(error: AssayError) -> str:
+    """What is said of it; paths and digests of a damaged store stay in the log."""
     if isinstance(error, Tampered | Missing):
-        text = "the live release does not match what was approved: it is not served until an operator has looked"
-    return error_response(503, "unavailable", text, headers, RETRY_AFTER if isinstance(error, Unavailable) else None)
+        return "the live release does not match what was approved: it is not served until an operator has looked"
+    return str(error)
 
 
 def error_response(
     status: int, code: str, text: str, headers: dict[str, str] | None = None, retry_after: str | None = None
 ) -> Response:
-    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
     more = {"retry-after": retry_after} if retry_after else {}
     return JSONResponse(error_body(kind, code, text), status_code=status, headers=(headers or {}) | more)
 

@@ -84,6 +84,8 @@ async def streamed(
         seen.text += [choice.get("delta", {}).get("content") or "" for choice in choices]
         if not choices and not wants_usage:
             continue
+        if choices:
+            chunk.pop("usage", None)  # of the tokens so far: OpenAI's clients expect it at the end
         chunk["model"] = product
         if first:
             chunk["assay"] = provenance

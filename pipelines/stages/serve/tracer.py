@@ -1,0 +1,83 @@
+"""One request from its admission to its end: who answers it, what is said of that, and its trace."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from data_contracts.digests import Digest
+from data_contracts.traces import Trace
+from evals.refusals import refuses
+from pipelines.recipes.product import Product
+from pipelines.stages.protocols import TraceStore
+from pipelines.stages.serve import relay
+from pipelines.stages.serve.admission import Place
+from pipelines.stages.serve.answer import has_form
+from pipelines.stages.serve.choice import Chosen
+
+
+class Tracer:
+    """``goal`` is who is asked, or answered; ``failed`` the releases that were asked before. ``began`` is of
+    `time.monotonic`."""
+
+    def __init__(
+        self,
+        traces: TraceStore,
+        product: Product,
+        chosen: Chosen,
+        asked: Mapping[str, Any],
+        offered: list[str],
+        began: float,
+        place: Place,
+    ) -> None:
+        self.traces, self.product, self.began, self.place = traces, product, began, place
+        self.goal, self.notices = chosen
+        self.failed: tuple[Digest, ...] = ()
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+        self.prompt_chars = sum(len(message["content"]) for message in asked["messages"])
+        self.seen = relay.Answered(offered, form=has_form(asked))
+
+    @property
+    def provenance(self) -> dict[str, str | None]:
+        return self.goal.provenance(self.id)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        named = {name: value for name, value in self.provenance.items() if name != "reason"}
+        return {f"x-assay-{name.replace('_', '-')}": value or "none" for name, value in named.items()} | self.notices
+
+    def falls_back(self, instead: Chosen) -> None:
+        """From a release that could not answer to another, or to the base."""
+        self.failed = tuple(filter(None, (*self.failed, self.goal.release)))
+        self.goal, self.notices = instead
+
+    def write(self, status: int, reason: str = "") -> None:
+        """The trace, and the request's place is free."""
+        valid, tool = self.seen.judged() if status == 200 else (False if status == 422 else None, None)
+        watched = status == 200 and self.goal.cohort is not None
+        self.traces.add(
+            Trace(
+                trace_id=self.id,
+                time=datetime.now(UTC),
+                tenant=self.product.tenant,
+                product=self.product.name,
+                route=self.goal.route,
+                release=self.goal.release,
+                base=self.goal.base,
+                adapter=self.goal.adapter,
+                template=self.goal.template,
+                status=status,
+                reason=reason or self.goal.reason,
+                failed=self.failed,
+                prompt_chars=self.prompt_chars,
+                prompt_tokens=self.seen.prompt_tokens,
+                completion_tokens=self.seen.completion_tokens,
+                latency_ms=(time.monotonic() - self.began) * 1000,
+                json_valid=valid,
+                tool=tool,
+                cohort=self.goal.cohort,
+                refused=refuses(self.seen.words()) if watched else None,
+            )
+        )
+        self.place.leave(self.seen.prompt_tokens + self.seen.completion_tokens)
