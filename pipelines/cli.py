@@ -172,6 +172,17 @@ def ask(
     show(answer.json())
 
 
+@app.command()
+def limits() -> None:
+    """Check HOME/limits.yaml, and show the limits of the gateway and of tenants (JSON).
+
+    Example: assay limits
+    """
+    from pipelines.stages.serve.limits import limits_file, read_limits
+
+    show(read_limits(limits_file(Line().home)).model_dump(exclude_none=True))
+
+
 @key_app.command("create")
 def key_create(tenant: Annotated[str, typer.Argument(help="The tenant the key is for.")]) -> None:
     """Make an API key for a tenant. It is shown once; only its hash is kept.

@@ -84,6 +84,8 @@ def installed(folder: Path, limits: str = "", clock: Clock | None = None, **serv
     app = make_gateway(parts, lambda: [product, other], reconcile_seconds=0, now=clock or Clock())
     with fake_vllm(parts.server), running(app, free_ports(1)[0]) as url:
         found = Installation(parts, product, other, url)
-        yield found
-        for client in found.clients:
-            client.close()
+        try:
+            yield found
+        finally:
+            for client in found.clients:
+                client.close()

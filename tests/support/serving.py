@@ -4,7 +4,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,14 @@ class FakeVllm:
         self.port = free_ports(1)[0]
         self.names = {"adapter-zero"}
         self.refuses: set[Digest] = set()
+        self.tries: Counter[Digest] = Counter()
         self.asked: list[dict[str, Any]] = []
         self.loads: list[Digest] = []
         self.breaks = 0
         """How many streams to cut off after their second chunk."""
         self.cuts = 0
         """How many answers to end at ``max_tokens``, in their midst."""
+        self.on_refusal: Callable[[], object] = lambda: None
         self.broken: set[str] = set()
         """Names whose requests fail inside the server."""
         self.free = threading.Event()
@@ -120,7 +123,9 @@ class FakeVllm:
         self.served = base
 
     def ensure_loaded(self, weights: Digest) -> str:
+        self.tries[weights] += 1
         if weights in self.refuses:
+            self.on_refusal()
             raise Refused(f"adapter {weights} was trained on another base")
         self.loads.append(weights)
         self.names.add(served_name(weights))
@@ -198,9 +203,11 @@ def running(app: FastAPI, port: int) -> Iterator[str]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
 
 
 @contextmanager

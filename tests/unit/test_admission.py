@@ -1,5 +1,7 @@
 """Limits of tenants and of the gateway: what is counted, who is refused, and what they are told."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from data_contracts.errors import BadInput
+from pipelines.cli import app
+from pipelines.recipes.product import ROOT, Serving
 from pipelines.stages.serve.limits import Limits, LimitsFile, limits_file, read_limits
 from pipelines.stages.serve.tenants import create_key
 from pipelines.stages.serve.window import SECONDS, Spent, Window
@@ -250,3 +256,21 @@ def test_the_load_is_for_the_operator(tmp_path: Path) -> None:
         assert home.client.get("/v1/load").status_code == 403
         assert httpx.get(f"{home.url}/v1/load").status_code == 401
         assert home.load()["limits"] == Limits().gateway.payload()
+
+
+def test_the_files_in_the_documentation_are_valid() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    serving, limits = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    assert Serving.model_validate(serving["serving"]) != Serving()
+    shown = Limits.model_validate(limits)
+    assert shown.gateway == Limits().gateway, "the page says that these are what counts without a file"
+    assert None not in shown.of("acme").payload().values(), "each limit is shown"
+
+
+def test_the_command_shows_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path))
+    limits_file(tmp_path).write_text("tenants: {acme: {in_flight: 3}}")
+    shown = json.loads(CliRunner().invoke(app, ["limits"]).stdout)
+    assert shown["tenants"] == {"acme": {"in_flight": 3}}
+    limits_file(tmp_path).write_text("tenant: {}")
+    assert isinstance(CliRunner().invoke(app, ["limits"]).exception, BadInput)

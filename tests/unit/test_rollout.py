@@ -76,6 +76,20 @@ def decided(seed: int, loses: dict[str, float], rule: Rollout = RULE) -> Judgeme
     raise AssertionError("it never ends")
 
 
+def test_an_answer_counts_for_who_was_to_give_it() -> None:
+    fell_back = [
+        trace(1, THEIRS, "one", failed=(OURS,)),
+        trace(2, None, "two", failed=(THEIRS,)),
+        trace(3, None, "three", failed=(OURS, THEIRS)),
+    ]
+    unanswered = {"answered": 0.0}
+    assert first_answers(fell_back, OURS, THEIRS, in_time_ms=1000) == [
+        First(True, unanswered),
+        First(False, unanswered),
+        First(True, unanswered),
+    ]
+
+
 def test_people_meet_the_same_release_all_the_time_and_the_share_is_kept() -> None:
     names = [cohort("key", OURS, "acme", f"user {n}") for n in range(4000)]
     assert names == [cohort("key", OURS, "acme", f"user {n}") for n in range(4000)]
