@@ -22,6 +22,7 @@ from pipelines.stages.release import rollout
 from pipelines.stages.serve.routes import challenging, read_routes
 from pipelines.stages.serve.tenants import create_key
 from pipelines.wiring import Line
+from resources.adapters import served_name
 from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_adapter
 from tests.support.serving import chain, registered, tiny_product
@@ -228,3 +229,47 @@ def test_every_answer_left_a_trace(gateway: Gateway) -> None:
     assert trace.adapter == answer["assay"]["adapter"]
     assert trace.completion_tokens == answer["usage"]["completion_tokens"]
     assert Path(gateway.line.home / "traces.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_base_answers_for_an_adapter_whose_bytes_were_changed(
+    gateway: Gateway, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    line = gateway.line
+    product = tiny_product(tmp_path, "changed")
+    (line.settings.products / "changed.yaml").write_text(yaml.safe_dump(product.model_dump(mode="json")))
+    weights = tiny_adapter(line.store, tiny_base_manifest, tmp_path, 14)
+    folder = line.store.tree(weights)
+    release = registered(line, product, tiny_base_manifest.digest, weights, {"adapter": folder})
+    with (folder / "adapter_model.safetensors").open("ab") as file:
+        file.write(b"!")
+    chain(line, product, release)
+    body = {"model": "changed", "messages": QUESTION, "max_tokens": 4}
+    for _ in range(4):  # the last of which the adapter rests
+        answer = gateway.client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        provenance = answer.json()["assay"]
+        assert (provenance["route"], provenance["release"], provenance["adapter"]) == ("base", None, None)
+        assert f"release {release} could not answer" in provenance["reason"]
+        assert "does not match what was approved" in provenance["reason"]
+    assert served_name(weights) not in line.server.loaded()
+
+
+def test_a_stream_counts_its_tokens_on_the_way_and_the_client_sees_them_at_the_end(gateway: Gateway) -> None:
+    body = {"model": gateway.product.name, "messages": QUESTION, "max_tokens": 4, "stream": True}
+    own = body | {"stream_options": {"include_usage": True}}
+    through = [json.loads(line[6:]) for line in _lines(gateway.client, "/v1/chat/completions", own)]
+    assert [bool(chunk.get("usage")) for chunk in through] == [False] * (len(through) - 1) + [True]
+    server = gateway.line.server
+    asked = body | {"model": server.base_name()}
+    asked["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    with httpx.Client(trust_env=False) as client:
+        direct = [json.loads(line[6:]) for line in _lines(client, f"{server.url()}/chat/completions", asked)]
+    counts = [chunk["usage"]["completion_tokens"] for chunk in direct]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+
+
+def _lines(client: httpx.Client, url: str, body: dict[str, Any]) -> list[str]:
+    answer = client.post(url, json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return [line for line in answer.text.split("\n\n") if line and not line.endswith("[DONE]")]
