@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +21,7 @@ from pipelines.cli import app
 from pipelines.recipes.product import ROOT, Serving
 from pipelines.stages.serve.limits import Limits, LimitsFile, limits_file, read_limits
 from pipelines.stages.serve.tenants import create_key
-from pipelines.stages.serve.window import SECONDS, Spent, Window
+from pipelines.stages.serve.window import PERIODS, SECONDS, Period, Spent, Window
 from tests.support.gateway import Clock, Installation, installed
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
@@ -51,7 +50,7 @@ def test_a_window_holds_what_happened_in_the_last_minute_and_says_when_there_is_
 
 
 @pytest.mark.parametrize(("period", "left"), [("day", 12 * 3600), ("month", 12 * 3600)])
-def test_a_budget_begins_anew_with_the_day_and_the_month(period: Any, left: int) -> None:
+def test_a_budget_begins_anew_with_the_day_and_the_month(period: Period, left: int) -> None:
     spent = Spent(period, NOON)
     spent.add(NOON, 5)
     assert (spent.tokens(NOON), spent.wait(NOON)) == (5, left)
@@ -141,8 +140,8 @@ def test_tokens_of_prompts_and_answers_count_and_come_back(tmp_path: Path, strea
         assert home.ask().status_code == 200
 
 
-@pytest.mark.parametrize("period", ["day", "month"])
-def test_a_budget_survives_a_restart_of_the_gateway(tmp_path: Path, period: str) -> None:
+@pytest.mark.parametrize("period", PERIODS)
+def test_a_budget_survives_a_restart_of_the_gateway(tmp_path: Path, period: Period) -> None:
     clock = Clock()
     limits = f"tenants: {{acme: {{tokens_a_{period}: 20}}}}"
     for _ in range(2):

@@ -13,7 +13,7 @@ from pipelines.stages.protocols import TraceStore
 from pipelines.stages.serve.errors import LIMIT, Denied, over_limit
 from pipelines.stages.serve.gate import Gate, Gone
 from pipelines.stages.serve.limits import LimitsFile, TenantLimits
-from pipelines.stages.serve.window import Spent, Window
+from pipelines.stages.serve.window import PERIODS, Spent, Window
 
 
 class Account:
@@ -131,11 +131,14 @@ class Admission:
 
     async def _account(self, tenant: str) -> Account:
         """What was spent before this gateway began is in the traces, read once a tenant."""
-        async with self._opening:
-            if tenant not in self._accounts:
-                day, month = Spent("day", self._now()), Spent("month", self._now())
-                for spent in (day, month):
-                    tokens = await asyncio.to_thread(self._traces.tokens, tenant, spent.since)
-                    spent.add(self._now(), tokens)
-                self._accounts[tenant] = Account(day, month)
+        if tenant not in self._accounts:
+            async with self._opening:
+                if tenant not in self._accounts:
+                    self._accounts[tenant] = await asyncio.to_thread(self._opened, tenant)
         return self._accounts[tenant]
+
+    def _opened(self, tenant: str) -> Account:
+        day, month = (Spent(period, self._now()) for period in PERIODS)
+        for spent in (day, month):
+            spent.add(self._now(), self._traces.tokens(tenant, spent.since))
+        return Account(day, month)

@@ -7,6 +7,7 @@ from typing import Literal
 SECONDS = 60.0
 
 Period = Literal["day", "month"]
+PERIODS: tuple[Period, Period] = ("day", "month")
 
 
 class Window:
