@@ -30,6 +30,8 @@ class Trace(Frozen):
     prompt_tokens: int
     completion_tokens: int
     latency_ms: float
+    first_token_ms: float | None = None
+    """To the first text of a stream."""
     json_valid: bool | None
     tool: str | None = None
     cohort: str | None = None

@@ -51,6 +51,7 @@ def standing_programs(
             command=(
                 *(sys.executable, "-m", "uvicorn", "pipelines.wiring:gateway_app", "--factory"),
                 *(*local, str(ports["gateway"]), "--no-access-log", "--log-level", "info"),
+                *("--http", "h11"),  # refuses headers beyond 64 KiB; httptools gathers them without end
             ),
             port=ports["gateway"],
             setting="ASSAY_GATEWAY_PORT",

@@ -20,6 +20,7 @@ from resources.adapters import served_name
 from resources.processes import titled
 from resources.vllm_server import ROOT, VllmServer
 from tests.support.adapters import tiny_adapter
+from tests.support.dashboards import dashboard, exported, expressions, named
 from tests.support.leaks import asking, leaks
 from tests.support.ports import free_ports
 
@@ -94,6 +95,16 @@ def test_the_guard_refuses_requests_for_the_base_and_closes_other_paths(
     root = tiny_vllm.url().removesuffix("/v1")
     for path in ("/invocations", "/v1/responses", "/pause", "/v1/messages"):
         assert httpx.post(root + path, json={"model": "x"}).status_code == 404
+
+
+def test_the_servers_dashboard_asks_for_what_it_exports(tiny_vllm: VllmServer, adapters: list[Digest]) -> None:
+    asking(tiny_vllm.url())(tiny_vllm.ensure_loaded(adapters[0]), "hello")
+    with httpx.Client(timeout=30, trust_env=False) as client:
+        known = exported(client.get(tiny_vllm.url().removesuffix("/v1") + "/metrics").text)
+    for expression in expressions(dashboard("vllm")):
+        metrics, labels = named(expression)
+        assert metrics <= known.keys(), expression
+        assert labels <= set().union(*(known[metric] for metric in metrics)), expression
 
 
 def test_adapters_beyond_the_slots_push_out_the_longest_unused_never_the_base(

@@ -71,6 +71,11 @@ class Installation:
         assert found is not None
         return found
 
+    def scraped(self) -> str:
+        answer = self.operator.get("/metrics")
+        assert answer.status_code == 200
+        return answer.text
+
 
 @contextmanager
 def installed(folder: Path, limits: str = "", clock: Clock | None = None, **serving: object) -> Iterator[Installation]:

@@ -115,6 +115,8 @@ class FakeVllm:
         self.on_refusal: Callable[[], object] = lambda: None
         self.broken: set[str] = set()
         """Names whose requests fail inside the server."""
+        self.garbage = ""
+        """What it says instead of an answer, with status 200."""
         self.free = threading.Event()
         """While it is not set, answers wait; streams do so in their midst."""
         self.free.set()
@@ -157,6 +159,8 @@ class FakeVllm:
             error = {"error": {"message": "broken", "code": 500}}
             line = f"data: {json.dumps(error)}\n\n"
             return Response(line, media_type="text/event-stream") if body["stream"] else JSONResponse(error, 500)
+        if self.garbage:
+            return Response(f"data: {self.garbage}\n\n" if body["stream"] else self.garbage)
         trace = f"chatcmpl-{request.headers['x-request-id']}"
         text = words(body["model"])
         end = "stop"
@@ -197,8 +201,9 @@ class FakeVllm:
 
 @contextmanager
 def running(app: FastAPI, port: int) -> Iterator[str]:
-    """Serve an application on a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", lifespan="on"))
+    """Serve an application on a thread, by the parser that the standing gateway has; its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, http="h11", log_level="critical", lifespan="on")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

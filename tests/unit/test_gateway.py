@@ -260,6 +260,22 @@ def test_a_stream_cut_off_in_the_middle_says_so(home: Installation) -> None:
     assert home.trace(answer.headers["x-assay-trace-id"]).status == 502
 
 
+@pytest.mark.parametrize(
+    "said", ["<html>", "[]", "{}", "null", '{"choices": []}', '{"error": {"message": "/srv/x.py"}}']
+)
+def test_an_answer_that_cannot_be_read_is_a_502(home: Installation, said: str) -> None:
+    home.promote("a")
+    home.parts.server.garbage = said
+    whole = home.ask()
+    assert (whole.status_code, whole.json()["error"]["code"]) == (502, "model_server_failed")
+    assert home.trace(whole.headers["x-assay-trace-id"]).status == 502
+    streamed = home.ask(stream=True)
+    told = json.loads(streamed.text.strip().rpartition("data: ")[2])["error"]["code"]
+    assert told == ("model_server_failed" if streamed.status_code == 502 else "cut_off")
+    assert home.trace(streamed.headers["x-assay-trace-id"]).status == 502
+    assert "/srv" not in whole.text + streamed.text
+
+
 def test_the_model_servers_reason_for_refusing_a_request_reaches_the_client(home: Installation) -> None:
     home.promote("a")
     answer = home.ask(messages=[{"role": "user", "content": "too long"}])

@@ -6,27 +6,20 @@ Gateway, canary and demo build their requests here, so that a canary judges what
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.errors import BadInput, Refused, Tampered, Unavailable
 from data_contracts.frozen import Frozen
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
-from data_contracts.records import Message, ToolSpec
+from data_contracts.records import ToolSpec
 from data_contracts.store import ArtifactStore
 from evals.answers import constraint
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
+from pipelines.stages.serve.schema import check_chat
 
 PASSED_ON = {
     *("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
     *("logprobs", "top_logprobs", "response_format"),
-}
-IGNORED = {"user", "metadata", "store", "stream_options", "parallel_tool_calls"}
-"""Fields that OpenAI clients send and that do not change an answer here."""
-UNDERSTOOD = {
-    *(*PASSED_ON, *IGNORED, "model", "messages", "tools", "tool_choice"),
-    *("max_tokens", "max_completion_tokens", "n", "stream"),
 }
 
 
@@ -106,18 +99,14 @@ def upstream_request(body: Mapping[str, Any], goal: Target, template: str) -> di
     Raises `BadInput` naming the field for anything that is not understood: nothing is dropped or passed on unseen, so
     that a client cannot bring a template of its own.
     """
-    unknown = sorted(set(body) - UNDERSTOOD)
-    if unknown:
-        raise BadInput(f"the field {unknown[0]!r} is not accepted")
-    if body.get("n", 1) not in (1, None):
-        raise BadInput("n must be 1: one answer a request")
+    check_chat(body)
     request: dict[str, Any] = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
     request.setdefault("temperature", 0.0)
     tools = tools_of(body)
     if tools and "response_format" not in request:
         request["structured_outputs"] = constraint(tools, goal.max_tokens)
     request |= {
-        "messages": [message.model_dump() for message in _messages(body.get("messages"))],
+        "messages": [{"role": message["role"], "content": message["content"]} for message in body["messages"]],
         "max_tokens": _max_tokens(body, goal.max_tokens),
         "stream": bool(body.get("stream", False)),
         "chat_template": template,
@@ -140,28 +129,21 @@ def has_form(request: Mapping[str, Any]) -> bool:
 
 
 def tools_of(body: Mapping[str, Any]) -> tuple[ToolSpec, ...]:
-    """OpenAI's ``tools`` (JSON schema) as the flat specs that templates render."""
-    choice = body.get("tool_choice") or "auto"
-    if choice not in ("auto", "none"):
-        raise BadInput("tool_choice must be 'auto' or 'none': the model decides; force JSON with response_format")
-    tools = body.get("tools") or []
-    if choice == "none" or not tools:
+    """OpenAI's ``tools`` (JSON schema) as the flat specs that templates render; none where none may be called."""
+    if body.get("tool_choice") == "none":
         return ()
-    try:
-        functions = [tool["function"] for tool in tools]
-        return tuple(
-            ToolSpec(
-                name=function["name"],
-                description=function.get("description", ""),
-                parameters={
-                    name: str(schema.get("description") or schema.get("type") or name)
-                    for name, schema in (function.get("parameters") or {}).get("properties", {}).items()
-                },
-            )
-            for function in functions
-        )
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise BadInput(f"tools must be OpenAI function tools ({type(error).__name__}: {error})") from error
+    return tuple(_flat(tool["function"]) for tool in body.get("tools") or ())
+
+
+def _flat(function: Mapping[str, Any]) -> ToolSpec:
+    arguments = (function.get("parameters") or {}).get("properties", {})
+    return ToolSpec(
+        name=function["name"],
+        description=function.get("description", ""),
+        parameters={
+            name: str(schema.get("description") or schema.get("type") or name) for name, schema in arguments.items()
+        },
+    )
 
 
 def as_openai_tools(tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
@@ -184,17 +166,8 @@ def as_openai_tools(tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _messages(found: Any) -> list[Message]:
-    if not isinstance(found, list) or not found:
-        raise BadInput("messages must be a list with at least one message")
-    try:
-        return [Message(role=message["role"], content=message["content"]) for message in found]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise BadInput("each message needs role (system, user, assistant or tool) and content (a text)") from error
-
-
 def _max_tokens(body: Mapping[str, Any], most: int) -> int:
-    asked = body.get("max_completion_tokens") or body.get("max_tokens") or most
-    if not isinstance(asked, int) or not 0 < asked <= most:
+    asked: int = body.get("max_completion_tokens") or body.get("max_tokens") or most
+    if asked > most:
         raise BadInput(f"max_tokens must be 1 to {most} for this product")
     return asked

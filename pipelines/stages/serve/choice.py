@@ -31,24 +31,30 @@ class Choice:
     def __init__(self, parts: Parts, view: RouteView, secret: str, now: Callable[[], datetime]) -> None:
         self.parts, self.view, self.secret, self.now = parts, view, secret, now
 
-    def first(self, body: Mapping[str, Any], tenant: str | None, challenger: str | None) -> tuple[Product, Chosen]:
-        """``tenant`` is ``None`` for the operator, who may ask for a ``challenger``. Raises `Denied`."""
-        name = str(body["model"])
+    def product(self, name: str, tenant: str | None) -> tuple[Product, Route]:
+        """A product of the tenant's; ``None`` is the operator, whose all are. Raises `Denied`."""
+        none = Denied(404, "model_not_found", f"there is no product {name[:64]!r} for this key")
         try:
             product, route = self.view.route(name)
         except Missing:
-            raise Denied(404, "model_not_found", f"there is no product {name!r} for this key") from None
+            raise none from None
         if tenant is not None and product.tenant != tenant:
-            raise Denied(404, "model_not_found", f"there is no product {name!r} for this key")
+            raise none
+        return product, route
+
+    def first(
+        self, product: Product, route: Route, body: Mapping[str, Any], tenant: str | None, challenger: str | None
+    ) -> Chosen:
+        """``tenant`` is ``None`` for the operator, who may ask for a ``challenger``. Raises `Denied`."""
         if challenger is not None:
             asked = _challenger(challenger, route, operator=tenant is None)
-            return product, Chosen(target(self.parts, product, asked, "challenger"), {})
+            return Chosen(target(self.parts, product, asked, "challenger"), {})
         who = None
         if tenant is not None and route.share > 0 and (rival := route.live_challenger()):
             who = cohort(self.secret, rival, tenant, body.get("user"))
             if is_challenged(who, route.share):
-                return product, Chosen(target(self.parts, product, rival, "challenger").of_cohort(who), {})
-        return product, self._champion(product, route, who)
+                return Chosen(target(self.parts, product, rival, "challenger").of_cohort(who), {})
+        return self._champion(product, route, who)
 
     def instead(
         self, product: Product, goal: Target, failed: Collection[Digest | None], why: AssayError

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
 from pipelines.stages.serve.answer import Target
@@ -37,17 +39,23 @@ def over_limit(limit: str, code: str, why: str, seconds: int = 0) -> Denied:
     return Denied(429, code, f"over the limit {limit}: {why}; ask again in {headers['retry-after']} s", headers)
 
 
-def failure(error: AssayError | Denied, headers: dict[str, str] | None = None) -> Response:
-    """An error as a client may see it."""
+def failure(error: Exception) -> Denied:
+    """An error as a client may see it; paths and digests of a damaged store stay in the log."""
     if isinstance(error, Denied):
-        return error_response(error.status, error.code, str(error), error.headers)
+        return error
     if isinstance(error, BadInput):
-        return error_response(400, "invalid_request", str(error), headers)
+        return Denied(400, "invalid_request", str(error))
+    if isinstance(error, HTTPException):  # the framework's own: no such path, another method
+        phrase = HTTPStatus(error.status_code).phrase
+        code, text = phrase.lower().replace(" ", "_"), f"{phrase}: /openapi.json lists what can be asked"
+        return Denied(error.status_code, code, text, dict(error.headers or {}))
+    if not isinstance(error, AssayError):
+        return Denied(500, "internal_error", "the gateway failed: the operator finds the reason in its log")
     log.error("a request failed: %s", error)
+    headers = {"retry-after": RETRY_AFTER} if isinstance(error, Unavailable) else None
     if isinstance(error, ServerFailed):
-        return error_response(502, "model_server_failed", f"{error}: ask again", headers, RETRY_AFTER)
-    retry_after = RETRY_AFTER if isinstance(error, Unavailable) else None
-    return error_response(503, "unavailable", shown(error), headers, retry_after)
+        return Denied(502, "model_server_failed", f"{error}: ask again", headers)
+    return Denied(503, "unavailable", shown(error), headers)
 
 
 def shown(error: AssayError) -> str:

@@ -13,14 +13,17 @@ from typing import Any
 import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from starlette.exceptions import HTTPException
 
 from data_contracts.digests import Digest
-from data_contracts.errors import AssayError, BadInput
+from data_contracts.errors import AssayError
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve import relay
 from pipelines.stages.serve.admission import Admission
 from pipelines.stages.serve.answer import most_tokens, template_text, tools_of, upstream_request
+from pipelines.stages.serve.body import read_chat
 from pipelines.stages.serve.breaker import AdapterFailed, Breakers
 from pipelines.stages.serve.choice import CHALLENGER, Choice
 from pipelines.stages.serve.errors import (
@@ -33,11 +36,16 @@ from pipelines.stages.serve.errors import (
     truncation,
 )
 from pipelines.stages.serve.limits import LimitsFile
+from pipelines.stages.serve.metrics import InFlight, Metrics
+from pipelines.stages.serve.openapi import description
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.tenants import Callers
 from pipelines.stages.serve.tracer import Tracer
 from pipelines.stages.serve.upstream import Upstream, followed_by
 from pipelines.stages.serve.view import RouteView
+
+CHAT = "/v1/chat/completions"
+CUT_OFF = (502, "cut off", "cut_off")
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +73,15 @@ def make_gateway(
         await gateway.close()
 
     app = FastAPI(title="Assay gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route("/v1/chat/completions", gateway.chat, methods=["POST"], response_model=None)
+    app.add_api_route(CHAT, gateway.chat, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", gateway.models, methods=["GET"], response_model=None)
     app.add_api_route("/v1/load", gateway.load, methods=["GET"], response_model=None)
     app.add_api_route("/healthz", gateway.health, methods=["GET"], response_model=None)
+    app.add_api_route("/metrics", gateway.scrape, methods=["GET"], response_model=None)
+    app.add_api_route("/openapi.json", description, methods=["GET"])
+    for kind in (Denied, AssayError, HTTPException, Exception):
+        app.add_exception_handler(kind, gateway.refuse)
+    app.add_middleware(InFlight, gauge=gateway.metrics.in_flight, path=CHAT)
     return app
 
 
@@ -82,41 +95,39 @@ class Gateway:
         self.admission = Admission(parts.traces, LimitsFile(parts.home), now)
         self.breakers = Breakers(now)
         self.upstream = Upstream(parts, self.breakers)
+        self.metrics = Metrics(self.view.live)
 
     async def chat(self, request: Request) -> Response:
         began = time.monotonic()
-        try:
-            body = await _body(request)
-            tenant = self._tenant(request)
-            product, chosen = self.choice.first(body, tenant, request.headers.get(CHALLENGER))
-            template = template_text(self.parts.store, product, chosen.goal.template)
-            asked = upstream_request(body, chosen.goal, template)
-            place = await self.admission.enter(
-                product.tenant, most_tokens(asked), operator=tenant is None, gone=lambda: _gone(request)
-            )
-        except (Denied, AssayError) as error:
-            return failure(error)
-        trace = Tracer(self.parts.traces, product, chosen, asked, [tool.name for tool in tools_of(body)], began, place)
+        tenant = self._caller(request)
+        body = await read_chat(request)
+        product, route = self.choice.product(body["model"], tenant)
+        request.state.product = product.name
+        chosen = self.choice.first(product, route, body, tenant, request.headers.get(CHALLENGER))
+        template = template_text(self.parts.store, product, chosen.goal.template)
+        asked = upstream_request(body, chosen.goal, template)
+        offered = [tool.name for tool in tools_of(body)]
+        place = await self.admission.enter(
+            product.tenant, most_tokens(asked), operator=tenant is None, gone=lambda: _gone(request)
+        )
+        trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place)
         try:
             if asked["stream"]:
                 wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
                 return await self._stream(asked, wants_usage, trace)
             return await self._whole(asked, trace)
         except AssayError as error:
-            if isinstance(error, ServerFailed):
-                trace.write(502, str(error))
-            else:
-                trace.write(503, type(error).__name__)
-            return failure(error, trace.headers)
+            denied = failure(error)
+            trace.write(
+                denied.status, str(error) if isinstance(error, ServerFailed) else type(error).__name__, denied.code
+            )
+            return error_response(denied.status, denied.code, str(denied), denied.headers | trace.headers)
         except BaseException:
             place.leave()
             raise
 
     async def models(self, request: Request) -> Response:
-        try:
-            products = self.view.of_tenant(self._tenant(request))
-        except (Denied, AssayError) as error:
-            return failure(error)
+        products = self.view.of_tenant(self._caller(request))
         cards = [{"id": p.name, "object": "model", "created": 0, "owned_by": p.tenant} for p in products]
         return JSONResponse({"object": "list", "data": cards})
 
@@ -126,15 +137,24 @@ class Gateway:
             self.view.refresh()
         except AssayError as error:
             return JSONResponse({"healthy": False, "detail": str(error)}, status_code=503)
-        return JSONResponse({"healthy": True, "products": sorted(self.view.products)})
+        return JSONResponse({"healthy": True})
+
+    async def scrape(self, request: Request) -> Response:
+        """For Prometheus with the operator's key: to a proxy on this machine every client is a local one."""
+        if self._caller(request) is not None:
+            raise Denied(403, "not_allowed", "metrics are for the operator's key")
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """Every error that ends a request before somebody is asked."""
+        denied = failure(error)
+        self.metrics.denied(getattr(request.state, "product", ""), denied.status, denied.code)
+        return error_response(denied.status, denied.code, str(denied), denied.headers)
 
     async def load(self, request: Request) -> Response:
         """What goes on, for the operator."""
-        try:
-            if self._tenant(request) is not None:
-                raise Denied(403, "not_allowed", "the load is for the operator's key")
-        except Denied as denied:
-            return failure(denied)
+        if self._caller(request) is not None:
+            raise Denied(403, "not_allowed", "the load is for the operator's key")
         return JSONResponse(self.admission.report() | {"resting": self.breakers.resting()})
 
     async def keep_reconciled(self, seconds: float) -> None:
@@ -152,13 +172,12 @@ class Gateway:
         await self.upstream.close()
         await asyncio.to_thread(self.parts.traces.flush)
 
-    def _tenant(self, request: Request) -> str | None:
-        """Who asks; ``None`` for the operator. Raises `Denied`."""
+    def _caller(self, request: Request) -> str | None:
+        """The tenant of this request's key; ``None`` for the operator. Raises `Denied`."""
         key = _key(request)
         if self.callers.is_operator(key):
             return None
-        tenant = self.callers.tenant(key)
-        if tenant is None:
+        if (tenant := self.callers.tenant(key)) is None:
             raise Denied(401, "invalid_api_key", "this API key is not known: ask the operator for one")
         return tenant
 
@@ -187,9 +206,12 @@ class Gateway:
         response, _ = await self._ask(asked, trace)
         if response.status_code != 200:
             return _refused(response, trace)
-        answer = relay.whole(response.json(), trace.product.name, trace.provenance, trace.seen)
+        try:
+            answer = relay.whole(response.json(), trace.product.name, trace.provenance, trace.seen)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ServerFailed("the model server's answer cannot be read") from None
         if trace.seen.half:
-            trace.write(422, "truncated")
+            trace.write(422, "truncated", "answer_truncated")
             return error_response(422, "answer_truncated", truncation(trace.goal, asked), trace.headers)
         trace.write(200)
         return JSONResponse(answer, headers=trace.headers)
@@ -200,22 +222,22 @@ class Gateway:
             return _refused(response, trace)
 
         async def events() -> AsyncIterator[str]:
-            status, reason = 499, "the client left"
+            ended = 499, "the client left", "client_left"
             try:
                 async for event in relay.streamed(lines, trace.product.name, trace.provenance, wants_usage, trace.seen):
                     yield event
-                status, reason = (200, "") if trace.seen.finished else (502, "cut off")
+                ended = (200, "", "") if trace.seen.finished else CUT_OFF
                 if trace.seen.half:
-                    status, reason = 422, "truncated"
+                    ended = 422, "truncated", "answer_truncated"
             except httpx.TransportError:
-                status, reason = 502, "cut off"
+                ended = CUT_OFF
             finally:
-                trace.write(status, reason)
+                trace.write(*ended)
                 await response.aclose()
-            if status == 502:
+            if ended[0] == 502:
                 cut_off = error_body("server_error", "cut_off", "the answer was cut off: ask again")
                 yield f"data: {json.dumps(cut_off)}\n\n"
-            if status == 422:
+            if ended[0] == 422:
                 half = error_body("invalid_request_error", "answer_truncated", truncation(trace.goal, asked))
                 yield f"data: {json.dumps(half)}\n\n"
 
@@ -226,7 +248,7 @@ class Gateway:
 
 def _refused(response: httpx.Response, trace: Tracer) -> Response:
     """vLLM's reason for a request that cannot be answered."""
-    trace.write(400, "refused by the model server")
+    trace.write(400, "refused by the model server", "invalid_request")
     return error_response(400, "invalid_request", refusal_of(response), trace.headers)
 
 
@@ -234,16 +256,6 @@ async def _gone(request: Request) -> None:
     """Returns when the client has left. The body was read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except ValueError as error:
-        raise BadInput("the body is not JSON") from error
-    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-        raise BadInput("the body must be a JSON object with `model`, the name of a product")
-    return body
 
 
 def _key(request: Request) -> str:

@@ -1,6 +1,7 @@
 """What passes through the gateway: an answer with its provenance added, and the facts kept of it. No text is kept."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 @dataclass
 class Answered:
     """What a trace needs of an answer, gathered as it passes. ``offered``: names of the request's tools. ``form``: it
-    is held to a form, JSON, of which a half is no answer; ``cut``: it did not end by itself."""
+    is held to a form, JSON, of which a half is no answer; ``cut``: it did not end by itself. ``first``: when a stream's
+    first text passed, by the monotonic clock."""
 
     offered: Sequence[str]
     form: bool = False
@@ -18,6 +20,7 @@ class Answered:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: bool = False
+    first: float | None = None
 
     @property
     def half(self) -> bool:
@@ -62,7 +65,8 @@ async def streamed(
     lines: AsyncIterator[str], product: str, provenance: dict[str, str | None], wants_usage: bool, seen: Answered
 ) -> AsyncIterator[str]:
     """Server-sent events as the client gets them. The first chunk carries ``assay``; token counts are asked of vLLM
-    always, and passed on when the client asked too. Half an answer has no end."""
+    always, and passed on when the client asked too. Half an answer has no end; nor has one that vLLM broke off, whose
+    own words for that may tell of its inside."""
     first = True
     async for line in lines:
         if not line.startswith("data: "):
@@ -74,14 +78,18 @@ async def streamed(
             seen.finished = True
             yield "data: [DONE]\n\n"
             return
-        chunk = json.loads(data)
-        if "error" in chunk:
-            yield f"data: {json.dumps(chunk)}\n\n"
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            return
+        if not isinstance(chunk, dict) or "error" in chunk:
             return
         seen.usage(chunk.get("usage"))
         choices = chunk.get("choices") or []
         seen.cut = seen.cut or any(choice.get("finish_reason") == "length" for choice in choices)
-        seen.text += [choice.get("delta", {}).get("content") or "" for choice in choices]
+        seen.text += [text for choice in choices if (text := choice.get("delta", {}).get("content"))]
+        if seen.first is None and seen.text:
+            seen.first = time.monotonic()
         if not choices and not wants_usage:
             continue
         if choices:

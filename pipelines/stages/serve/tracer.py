@@ -15,6 +15,7 @@ from pipelines.stages.serve import relay
 from pipelines.stages.serve.admission import Place
 from pipelines.stages.serve.answer import has_form
 from pipelines.stages.serve.choice import Chosen
+from pipelines.stages.serve.metrics import Metrics
 
 
 class Tracer:
@@ -24,6 +25,7 @@ class Tracer:
     def __init__(
         self,
         traces: TraceStore,
+        metrics: Metrics,
         product: Product,
         chosen: Chosen,
         asked: Mapping[str, Any],
@@ -31,7 +33,8 @@ class Tracer:
         began: float,
         place: Place,
     ) -> None:
-        self.traces, self.product, self.began, self.place = traces, product, began, place
+        self.traces, self.metrics = traces, metrics
+        self.product, self.began, self.place = product, began, place
         self.goal, self.notices = chosen
         self.failed: tuple[Digest, ...] = ()
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -52,32 +55,33 @@ class Tracer:
         self.failed = tuple(filter(None, (*self.failed, self.goal.release)))
         self.goal, self.notices = instead
 
-    def write(self, status: int, reason: str = "") -> None:
-        """The trace, and the request's place is free."""
+    def write(self, status: int, reason: str = "", error: str = "") -> None:
+        """The trace, counted, and the request's place is free. ``error`` is the code that the client was told."""
         valid, tool = self.seen.judged() if status == 200 else (False if status == 422 else None, None)
         watched = status == 200 and self.goal.cohort is not None
-        self.traces.add(
-            Trace(
-                trace_id=self.id,
-                time=datetime.now(UTC),
-                tenant=self.product.tenant,
-                product=self.product.name,
-                route=self.goal.route,
-                release=self.goal.release,
-                base=self.goal.base,
-                adapter=self.goal.adapter,
-                template=self.goal.template,
-                status=status,
-                reason=reason or self.goal.reason,
-                failed=self.failed,
-                prompt_chars=self.prompt_chars,
-                prompt_tokens=self.seen.prompt_tokens,
-                completion_tokens=self.seen.completion_tokens,
-                latency_ms=(time.monotonic() - self.began) * 1000,
-                json_valid=valid,
-                tool=tool,
-                cohort=self.goal.cohort,
-                refused=refuses(self.seen.words()) if watched else None,
-            )
+        trace = Trace(
+            trace_id=self.id,
+            time=datetime.now(UTC),
+            tenant=self.product.tenant,
+            product=self.product.name,
+            route=self.goal.route,
+            release=self.goal.release,
+            base=self.goal.base,
+            adapter=self.goal.adapter,
+            template=self.goal.template,
+            status=status,
+            reason=reason or self.goal.reason,
+            failed=self.failed,
+            prompt_chars=self.prompt_chars,
+            prompt_tokens=self.seen.prompt_tokens,
+            completion_tokens=self.seen.completion_tokens,
+            latency_ms=(time.monotonic() - self.began) * 1000,
+            first_token_ms=None if self.seen.first is None else (self.seen.first - self.began) * 1000,
+            json_valid=valid,
+            tool=tool,
+            cohort=self.goal.cohort,
+            refused=refuses(self.seen.words()) if watched else None,
         )
+        self.traces.add(trace)
+        self.metrics.answered(trace, error)
         self.place.leave(self.seen.prompt_tokens + self.seen.completion_tokens)

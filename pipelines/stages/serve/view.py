@@ -5,16 +5,26 @@ counts only with an approval in the log.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from data_contracts.digests import Digest
-from data_contracts.errors import Missing, Refused, Tampered, Unavailable
+from data_contracts.errors import AssayError, Missing, Refused, Tampered, Unavailable
 from data_contracts.lifecycle import Standing, follow
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.routes import Route, RouteTable, may_challenge, project, read_routes, routes_file
 
 log = logging.getLogger(__name__)
+
+
+class Live(NamedTuple):
+    """Who answers for a product now; ``release`` is ``None`` where the base does."""
+
+    product: str
+    tenant: str
+    route: Literal["champion", "challenger", "base"]
+    release: Digest | None
 
 
 class RouteView:
@@ -44,6 +54,18 @@ class RouteView:
         """A tenant's products; all of them for ``None``, the operator."""
         self.refresh()
         return [product for product in self.products.values() if tenant in (None, product.tenant)]
+
+    def live(self) -> Iterator[Live]:
+        """Nobody, while the audit log is not intact."""
+        try:
+            self.refresh()
+        except AssayError:
+            return
+        for name, product in self.products.items():
+            route = self._routes[name]
+            yield Live(name, product.tenant, "champion" if route.champion else "base", route.champion)
+            if rival := route.live_challenger():
+                yield Live(name, product.tenant, "challenger", rival)
 
     def refresh(self, again: bool = False) -> None:
         """Read log, table and product files if log or table are other ones than before."""

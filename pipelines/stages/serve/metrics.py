@@ -1,0 +1,114 @@
+"""What Prometheus reads of the gateway: counts and times of answers, no content.
+
+Labels come from product files, routes, statuses and the codes of errors, never from what a client sent: series grow
+with an operator's products and with nothing else. ``product`` and ``route`` are empty for a request that was refused
+before it was known whose it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from data_contracts.traces import Trace
+from pipelines.stages.serve.view import Live
+
+WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+"""Seconds; the last is the longest that vLLM is waited for."""
+FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+EACH = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
+
+
+class Metrics:
+    """One gateway's. ``live`` is asked at each scrape and must be cheap."""
+
+    def __init__(self, live: Callable[[], Iterable[Live]]) -> None:
+        self.registry = CollectorRegistry()
+        self.in_flight = Gauge(
+            "assay_requests_in_flight", "Requests whose answer has not ended", registry=self.registry
+        )
+        self._requests = self._counter("assay_requests", "Requests that ended", "product", "route", "status")
+        self._errors = self._counter("assay_errors", "Requests that got no whole answer", "product", "kind")
+        self._tokens = self._counter("assay_tokens", "Tokens of prompts and answers", "product", "tenant", "direction")
+        self._json = self._counter("assay_json_answers", "Answers: a JSON object or not", "product", "route", "valid")
+        self._refusals = self._counter(
+            "assay_watched_answers", "Answers while traffic is shared: a refusal or not", "product", "route", "refused"
+        )
+        self._whole = self._seconds("assay_answer_seconds", "From request to the end of a whole answer", WHOLE)
+        self._first = self._seconds("assay_first_token_seconds", "From request to a stream's first text", FIRST)
+        self._each = self._seconds("assay_token_seconds", "Mean time between a stream's tokens after the first", EACH)
+        self.registry.register(_Releases(live))
+
+    def answered(self, trace: Trace, error: str = "") -> None:
+        """An answer ended, well or with ``error``, its code."""
+        product, route = trace.product, trace.route
+        self._requests.labels(product, route, trace.status).inc()
+        self._tokens.labels(product, trace.tenant, "in").inc(trace.prompt_tokens)
+        self._tokens.labels(product, trace.tenant, "out").inc(trace.completion_tokens)
+        if trace.json_valid is not None:
+            _tell(self._json, product, route, trace.json_valid)
+        if trace.refused is not None:
+            _tell(self._refusals, product, route, trace.refused)
+        if trace.status != 200:
+            self._errors.labels(product, error).inc()
+            return
+        self._whole.labels(product, route).observe(trace.latency_ms / 1000)
+        if trace.first_token_ms is not None:
+            self._first.labels(product, route).observe(trace.first_token_ms / 1000)
+            if (later := trace.completion_tokens - 1) > 0:
+                self._each.labels(product, route).observe((trace.latency_ms - trace.first_token_ms) / 1000 / later)
+
+    def denied(self, product: str, status: int, code: str) -> None:
+        """A request ended before anybody was asked; ``product``, where the caller has shown a right to it."""
+        self._requests.labels(product, "", status).inc()
+        self._errors.labels(product, code).inc()
+
+    def text(self) -> bytes:
+        """Prometheus' text format, version 0.0.4."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, ("product", "route"), buckets=buckets, registry=self.registry)
+
+
+class InFlight:
+    """ASGI middleware that counts requests from their first byte to their answer's last: a stream goes on long after
+    its handler has returned."""
+
+    def __init__(self, app: ASGIApp, gauge: Gauge, path: str) -> None:
+        self.app, self.gauge, self.path = app, gauge, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self.path:
+            await self.app(scope, receive, send)
+            return
+        with self.gauge.track_inprogress():
+            await self.app(scope, receive, send)
+
+
+class _Releases(Collector):
+    """Read at each scrape, so that a release that went leaves no series behind."""
+
+    def __init__(self, live: Callable[[], Iterable[Live]]) -> None:
+        self.live = live
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        labels = ("product", "tenant", "route", "release")
+        yield GaugeMetricFamily("assay_release_info", "What answers for a product now: 1", labels=labels)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        (family,) = self.describe()
+        for each in self.live():
+            family.add_metric((each.product, each.tenant, each.route, each.release or ""), 1)
+        yield family
+
+
+def _tell(counter: Counter, product: str, route: str, what: bool) -> None:
+    """Both words get a series, so that a share of none is 0 and not unknown."""
+    for word, true in (("true", what), ("false", not what)):
+        counter.labels(product, route, word).inc(true)
