@@ -44,6 +44,7 @@ EventKind = Literal[
     "release.deprecated",
     "release.retired",
     "release.archived",
+    "release.exported",
     "notice.sent",
     "erasure.begun",
     "erasure.completed",

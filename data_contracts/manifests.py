@@ -136,3 +136,40 @@ class ReleaseManifest(Frozen):
     displaced_champion: Digest | None
     log_head: SignedHead
     action_key: Digest
+
+
+class SuiteAgreement(Frozen):
+    """What an exported model scored on some items of a suite, beside what the release had scored on them. ``differ``
+    names the items of which a score is another; the means are of the suite's headline metric."""
+
+    suite: str
+    n: int = Field(ge=1)
+    metric: str
+    recorded: float
+    exported: float
+    differ: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the items, those that differ."""
+        return len(self.differ) / self.n
+
+
+class ExportManifest(Frozen):
+    """A release as files for other servers. ``tree`` names all files of the folder but this manifest and the signature;
+    ``public_key`` (PEM) checks that. ``tools`` are the versions that wrote it, ``engine`` is what answered for
+    ``agreement``; suites in ``left_out`` were not asked again."""
+
+    kind: Literal["export"] = "export"
+    product: str
+    release: Digest
+    format: str
+    base: Digest
+    weights: Digest
+    template: Digest
+    tree: Digest
+    tools: dict[str, str]
+    engine: str
+    agreement: tuple[SuiteAgreement, ...] = Field(min_length=1)
+    left_out: tuple[str, ...]
+    public_key: str

@@ -50,7 +50,7 @@ Question = dict[str, Any]
 """Body of a chat completion without ``model``: messages, template, tools, schema, decoding."""
 
 
-class Answerer(Protocol):
+class ChatModel(Protocol):
     """A model that can be asked, behind a server or in this process."""
 
     def engine(self) -> str:
@@ -60,6 +60,10 @@ class Answerer(Protocol):
     def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
         """Hand on the text of every answer as it comes. Raises `Unavailable` when one question gets none."""
         ...
+
+
+class Answerer(ChatModel, Protocol):
+    """One whose likelihoods can be asked for too."""
 
     def lm(self) -> Any:
         """lm-eval's own model for it (``hf`` or ``local-completions``)."""

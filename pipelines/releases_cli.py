@@ -1,6 +1,7 @@
-"""``assay dossier | approve | reject | promote | rollback | verify | rebuild | trace``: how a release becomes
-live, and what it came from."""
+"""``assay dossier | approve | reject | promote | rollback | verify | rebuild | export | trace``: how a release becomes
+live, what it came from, and how it leaves the line."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,7 +126,9 @@ def verify(
     release: ReleaseId,
     trust_root: Annotated[Path | None, typer.Option(help="Allowed-signers file; default: ASSAY_TRUST_ROOT.")] = None,
     head: Annotated[str | None, typer.Option(help="A log head noted earlier: shows truncation.")] = None,
-    files: Annotated[Path | None, typer.Option(help="A folder that you got as this release: check it too.")] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="A folder that you got as this release, or an export: check it too.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Walk a release's chain offline, from rows to route: every digest and signature. Exit 1 names the broken link.
@@ -184,6 +187,40 @@ def rebuild(
 
 
 @app.command()
+def export(
+    release: ReleaseId,
+    format: Annotated[str, typer.Option(help="merged (safetensors), gguf, or gguf-q8_0.")],
+    out: Annotated[Path, typer.Option(help="New folder; it appears only when it is whole.")],
+    items: Annotated[int, typer.Option(min=1, help="So many items of each suite are asked of what was written.")] = 24,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write an approved release as files for other servers, signed and named in the audit log, with its card and terms.
+
+    What was written is asked some of the suites' items again. Exit 1, and nothing is written, where it scores otherwise
+    than the release did.
+
+    Example: assay export sha256:4f1c --format gguf --out billing-gguf
+    """
+    from pipelines.stages.release.export import export as write
+
+    line = Line()
+    digest = _full_id(line, release)
+    product = line.product(_release(line, digest).product)
+    with aside(as_json):
+        found = write(line, product, digest, line.exporter(format), out, items, _say_answered)
+    if as_json:
+        show(found.payload() | {"digest": found.digest})
+        return
+    for each in found.agreement:
+        same = each.n - len(each.differ)
+        means = f"{each.metric} {each.recorded:.3f} as judged, {each.exported:.3f} now"
+        console.print(f"{each.suite}: {same} of {each.n} items score as before; {means}")
+    for suite in found.left_out:
+        console.print(f"{suite}: not asked again: its scores are not of answers in text")
+    console.print(f"written: {out}  export {found.digest}\ntree {found.tree}, in the audit log and signed")
+
+
+@app.command()
 def trace(identifier: Annotated[str, typer.Argument(help="A response's trace id, or a row's name.")]) -> None:
     """From a response or a row to everything it came from and went into (JSON).
 
@@ -207,6 +244,11 @@ def sign_decision(release: str, decision: Any, key: Path, principal: str, hours:
     signature = sign(key, APPROVAL_NAMESPACE, approval.message(statement))
     path = approval.submit(line, digest, statement, signature, principal, reason)
     console.print(f"{decision} signed for {digest}\nwaiting for the approvals sensor: {path}")
+
+
+def _say_answered(suite: str, done: int, total: int) -> None:
+    if done == total or done % 8 == 0:
+        print(f"{suite}: {done} of {total} answered", file=sys.stderr, flush=True)
 
 
 def find(line: Line, text: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from evals.protocols import JudgeModel
     from pipelines.stages.data.protocols import BatchEngine
+    from pipelines.stages.release.export import Exporter
     from pipelines.stages.train.launcher import TrainerLauncher
     from resources.answer_store import SqliteAnswers
     from resources.base_model import BaseModels
@@ -187,6 +188,18 @@ class Line:
         from resources.trainer_launcher import open_launcher
 
         return open_launcher(self.settings.launcher, self.mlflow_uri, environment)
+
+    def exporter(self, format: str) -> "Exporter":
+        """What writes a release in this format. Raises `BadInput` for another one."""
+        from resources.gguf_model import GgufModel
+        from resources.merged_model import MergedModel
+
+        known: dict[str, Exporter] = {
+            each.format: each for each in (MergedModel(), GgufModel("base"), GgufModel("q8_0"))
+        }
+        if format not in known:
+            raise BadInput(f"no format {format!r}: name one of {', '.join(known)}")
+        return known[format]
 
     @cached_property
     def pii(self) -> "PresidioAnalyzer":

@@ -98,7 +98,7 @@ class LocalModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=getattr(torch, self.dtype))
         if self.adapter is not None:
-            model = _adapted(model, self.adapter)
+            model = adapted(model, self.adapter)
         return model.to(device).eval()
 
     def _prompt(self, question: Question) -> str:
@@ -161,7 +161,7 @@ def weights_of(folder: Path) -> dict[str, Digest]:
     return {path.name: sha256_file(path) for path in sorted(folder.glob(f"*{_WEIGHTS}"))}
 
 
-def _adapted(model: Any, adapter: Path) -> Any:
+def adapted(model: Any, adapter: Path) -> Any:
     """Raises `Refused` for an adapter of which something has no place in the model, or the other way round."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -169,14 +169,14 @@ def _adapted(model: Any, adapter: Path) -> Any:
     base = model.name_or_path
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is missing, which is found below
-            adapted = PeftModel.from_pretrained(model, str(adapter))
+            both = PeftModel.from_pretrained(model, str(adapter))
         with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
-            said = ", ".join(sorted(set(file.keys()) ^ set(get_peft_model_state_dict(adapted)))[:3])
+            said = ", ".join(sorted(set(file.keys()) ^ set(get_peft_model_state_dict(both)))[:3])
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         said = " ".join(str(error).split())[:300]
     if said:
         raise Refused(f"the adapter {adapter} does not fit the model {base}: {said}")
-    return adapted
+    return both
 
 
 def _batches(questions: Mapping[Digest, Question], lengths: Mapping[Digest, int], size: int) -> Iterator[list[Digest]]:

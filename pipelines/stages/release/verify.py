@@ -19,6 +19,7 @@ from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.attestation import attestation_of, check_provenance, check_signature
 from pipelines.stages.release.audit import check_head, check_log, log_keys
 from pipelines.stages.release.evidence import check_card, check_model, check_verdict, check_weights
+from pipelines.stages.release.export import MANIFEST, check_export
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 from pipelines.stages.release.registered import registration
 from pipelines.stages.release.verify_live import walk_live
@@ -29,7 +30,7 @@ def verify(
     parts: Parts, digest: Digest, signatures: Signatures, head: Digest | None = None, files: Path | None = None
 ) -> list[Link]:
     """Every link of this release, in order. ``signatures`` is the trust root, ``head`` a log head noted earlier,
-    ``files`` a folder that somebody got as this release.
+    ``files`` a folder that somebody got as this release, or as an export of it.
 
     Reads the store, the rows, the ledger, the log and the route table of ``parts``; no server, no network.
     """
@@ -109,7 +110,7 @@ def _walk_attestation(
         walk.step("provenance", lambda: _provenance(parts, release, attestation))
         walk.step("signature", lambda: _signature(parts, attestation))
     if files is not None:
-        walk.step("files", lambda: _copy(parts, attestation, files))
+        walk.step("files", lambda: _copy(parts, release, records, attestation, files))
 
 
 def _attestation(
@@ -129,7 +130,16 @@ def _signature(parts: Parts, attestation: Attestation) -> tuple[None, str]:
     return None, f"over {len(attestation.files) + 1} files, by the key that the registration names"
 
 
-def _copy(parts: Parts, attestation: Attestation | None, files: Path) -> tuple[None, str]:
+def _copy(
+    parts: Parts,
+    release: ReleaseManifest,
+    records: Sequence[AuditRecord],
+    attestation: Attestation | None,
+    files: Path,
+) -> tuple[None, str]:
+    if (files / MANIFEST).is_file():
+        manifest = check_export(parts, records, release.digest, files)
+        return None, f"{files} is this release as {manifest.format}, byte by byte"
     if attestation is None:
         raise Refused(f"there is no signature to check {files} against")
     check_signature(parts, attestation, files)
