@@ -13,7 +13,7 @@ from evals.protocols import ChatModel, Detectors
 from evals.scorers import score
 from evals.suite import ChoiceItem, Suite
 
-TOLERANCE = 0.15
+TOLERANCE = 0.1
 """Of the items of a suite: so many may score otherwise than on record."""
 SUBJECT = "candidate"
 

@@ -105,8 +105,9 @@ def _add_tokenizer(writer: Any, model: Path, config: dict[str, Any]) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     merges = [each if isinstance(each, str) else " ".join(each) for each in bpe["merges"]]
-    if merges:
-        writer.add_token_merges(merges)
+    if not merges:
+        raise Refused("llama.cpp reads no tokenizer without merges, and this one has none: use --format merged")
+    writer.add_token_merges(merges)
     for field, add in (("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id)):
         if isinstance(config.get(field), int):
             add(config[field])

@@ -79,7 +79,10 @@ class LlamaCpp:
         wanted.force_pure_content_parser = True  # an answer is text: no tool call is taken out of it
         threads = torch.get_num_threads()  # as many as the rest of the process: more than there are cores stand still
         wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
-        return xllamacpp.Server(wanted)
+        try:
+            return xllamacpp.Server(wanted)
+        except RuntimeError as error:
+            raise Refused(f"llama.cpp does not load {self.file}: {_short(error)}") from error
 
 
 def _short(error: Exception) -> str:

@@ -105,11 +105,13 @@ class SmallLine:
     def key(self, name: str) -> Path:
         return self.folder / "reviewers" / name
 
-    def candidate(self, seed: int = 0, base: Digest = "") -> ModelManifest:
-        """A model whose adapter bytes are made from ``seed``; ``base`` is what its adapter says it was trained on."""
+    def candidate(self, seed: int = 0, base: Digest = "", adapter: Path | None = None) -> ModelManifest:
+        """A model with this adapter, or with one whose bytes are made from ``seed``; ``base`` is what that one says it
+        was trained on."""
         store = self.parts.store
-        adapter = self.folder / f"adapter-{seed}"
-        write_adapter(adapter, base or self.base.digest, seed)
+        if adapter is None:
+            adapter = self.folder / f"adapter-{seed}"
+            write_adapter(adapter, base or self.base.digest, seed)
         recipe = load_recipe(self.product.file("recipe", self.product.recipe))
         template = store.put_bytes(self.product.file("template", self.product.template).read_bytes())
         checkpoint = CheckpointManifest(

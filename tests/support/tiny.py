@@ -8,16 +8,17 @@ CHATML = (
 )
 
 
-def make_tiny_base(folder: Path, seed: int = 0) -> Path:
-    """Write a base model folder that transformers and vLLM load: 2 layers, width 64, about 0.2 M parameters."""
+def make_tiny_base(folder: Path, seed: int = 0, merges: tuple[tuple[str, str], ...] = ()) -> Path:
+    """Write a base model folder that transformers and vLLM load: 2 layers, width 64, about 0.2 M parameters.
+    ``merges``: pairs of tokens that its tokenizer puts together, of which llama.cpp wants one at least."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {token: index for index, token in enumerate(special + alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet, *map("".join, merges)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
