@@ -52,14 +52,17 @@ class LlamaCpp:
             answered(key, self._answer(question))
 
     def _answer(self, question: Question) -> str:
+        import xllamacpp
+
         body = {name: value for name, value in question.items() if name != "structured_outputs"} | {"top_k": 1}
         if held := question.get("structured_outputs"):
-            body["json_schema"] = held["json"]
+            # Given as `json_schema`, it is checked against the prompt's last turn, fails and is dropped.
+            body["grammar"] = xllamacpp.json_schema_to_grammar(json.dumps(held["json"]))
         said: dict[str, Any] = {}
         try:
             said = self._server.handle_chat_completions(body)
             text: str = said["choices"][0]["message"]["content"]
-        except ValueError as error:  # of a template, a schema or a question that it cannot take
+        except (ValueError, RuntimeError) as error:  # of a template, a schema or a question that it cannot take
             raise Refused(f"llama.cpp does not take a question to {self.file.name}: {_short(error)}") from error
         except KeyError as error:
             raise Unavailable(f"llama.cpp gave no answer: {json.dumps(said)[:300]}") from error
