@@ -30,6 +30,13 @@ NEEDED = {
 }
 
 
+def leave_the_environment() -> None:
+    """Where .venv is activated, its Python runs this: go on with the one it was made from, since it may be replaced."""
+    if Path(sys.prefix).is_relative_to(ROOT):
+        base = str(getattr(sys, "_base_executable"))  # noqa: B009 - not in the types
+        os.execv(base, [base, *sys.argv])
+
+
 def check_machine() -> None:
     problems = [f"  - {remedy}" for command, remedy in NEEDED.items() if shutil.which(command) is None]
     cuda = shutil.which("nvidia-smi") is not None
@@ -92,6 +99,7 @@ def make_environment(folder: Path, locks: list[Path], install: list[tuple[str, l
 
 
 def main() -> None:
+    leave_the_environment()
     started = time.monotonic()
     check_machine()
     cuda = shutil.which("nvidia-smi") is not None
