@@ -7,9 +7,9 @@ be repeated) takes some cells; what is measured lies in OUT and is not measured 
 pieces. An objective goes on from the cell `lora` of its seed, which is trained first. The student of `distill` is the
 base with every second of its middle layers removed; its teacher is the base.
 
-Quality is the validation loss before the first step and at the kept one (for grpo: 1 - reward) and the validation
-accuracy (of tokens, or of pairs): means over the seeds with 95 % t-intervals. Memory is the peak resident set, time
-that of the processor, starts included.
+Quality is the validation loss before the first step and at the kept one (for grpo: 1 - reward), its fall seed by seed,
+and the validation accuracy (of tokens, or of pairs): means over the seeds with 95 % t-intervals. Memory is the peak
+resident set, time that of the processor, starts included.
 """
 
 import argparse
@@ -147,8 +147,8 @@ def _student(base: Path, folder: Path) -> Path:
 def table(out: Path, seeds: int) -> str:
     """All that is measured so far, one line a cell."""
     lines = [
-        "| cell | seeds | trained parameters | steps | peak memory | time | loss before | after | accuracy after |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| cell | seeds | trained parameters | steps | peak memory | time | loss before | after | fall | accuracy |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in CELLS:
         paths = [_folder(cell, seed, out) / "figures.json" for seed in range(1, seeds + 1)]
@@ -162,7 +162,10 @@ def table(out: Path, seeds: int) -> str:
             f"{found[0]['steps']:.0f}",
             f"{fmean(each['peak_gb'] for each in found):.1f} GB",
             _seconds(found),
-            *(_interval(found, key) for key in ("validation_loss_start", "validation_loss", "validation_accuracy")),
+            _interval([each["validation_loss_start"] for each in found]),
+            _interval([each["validation_loss"] for each in found]),
+            _interval([each["validation_loss_start"] - each["validation_loss"] for each in found]),
+            _interval([each["validation_accuracy"] for each in found if "validation_accuracy" in each]),
         ]
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
@@ -174,8 +177,7 @@ def _seconds(found: list[dict[str, Any]]) -> str:
     return f"{fmean(whole):.0f} s" if whole else "-"
 
 
-def _interval(found: list[dict[str, Any]], key: str) -> str:
-    values = [each[key] for each in found if key in each]
+def _interval(values: list[float]) -> str:
     if not values:
         return "-"
     if len(values) == 1:
