@@ -1,12 +1,16 @@
 """A release as a GGUF file, answering through llama.cpp."""
 
 import json
+import subprocess
+import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+import httpx
 
 from data_contracts.digests import Digest
 from data_contracts.errors import Refused, Unavailable
@@ -16,6 +20,7 @@ from resources.gguf_file import Precision, write_gguf
 from resources.merged_model import MergedModel, write_merged
 
 FILE = "model.gguf"
+ROOT = Path(__file__).parents[1]
 
 
 class GgufModel:
@@ -38,8 +43,8 @@ class GgufModel:
 
 
 class LlamaCpp:
-    """Implements `evals.protocols.ChatModel`: the file in llama.cpp's own server, in this process and on the loopback
-    address, one question at a time. The chat template is the file's."""
+    """Implements `evals.protocols.ChatModel`: the file in llama.cpp's own server, a process on the loopback address
+    that ends with this object, one question at a time. The chat template is the file's."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -58,35 +63,45 @@ class LlamaCpp:
         if held := question.get("structured_outputs"):
             # Given as `json_schema`, it is checked against the prompt's last turn, fails and is dropped.
             body["grammar"] = xllamacpp.json_schema_to_grammar(json.dumps(held["json"]))
-        said: dict[str, Any] = {}
         try:
-            said = self._server.handle_chat_completions(body)
+            answer = self.client.post("/v1/chat/completions", json=body)
+            said = answer.json()
+            if "error" in said:  # of a template, a schema or a question that it cannot take
+                why = _short(said["error"]["message"])
+                raise Refused(f"llama.cpp does not take a question to {self.file.name}: {why}")
             text: str = said["choices"][0]["message"]["content"]
-        except (ValueError, RuntimeError) as error:  # of a template, a schema or a question that it cannot take
-            raise Refused(f"llama.cpp does not take a question to {self.file.name}: {_short(error)}") from error
-        except KeyError as error:
-            raise Unavailable(f"llama.cpp gave no answer: {json.dumps(said)[:300]}") from error
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise Unavailable(f"llama.cpp gave no answer ({type(error).__name__}: {_short(str(error))})") from error
         return text
 
     @cached_property
-    def _server(self) -> Any:
+    def client(self) -> httpx.Client:
+        """To the server, which is started. Raises `Refused` for a file that it does not load."""
         import torch
-        import xllamacpp
 
-        wanted = xllamacpp.CommonParams()
-        wanted.model.path = str(self.file)
-        wanted.offline = True
-        wanted.verbosity = -1
-        wanted.warmup = False
-        wanted.ui = False
-        wanted.force_pure_content_parser = True  # an answer is text: no tool call is taken out of it
         threads = torch.get_num_threads()  # as many as the rest of the process: more than there are cores stand still
-        wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
-        try:
-            return xllamacpp.Server(wanted)
-        except RuntimeError as error:
-            raise Refused(f"llama.cpp does not load {self.file}: {_short(error)}") from error
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resources.llama_server", str(self.file.resolve()), str(threads)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        weakref.finalize(self, _end, process)
+        lines = process.stdout or ()
+        word, _, what = next((line for line in lines if line.startswith(("listens ", "refused "))), "").partition(" ")
+        if word != "listens":
+            raise Refused(f"llama.cpp does not load {self.file}: {what.strip() or 'it ended without a word'}")
+        client = httpx.Client(base_url=what.strip(), trust_env=False, timeout=httpx.Timeout(600, connect=5))
+        weakref.finalize(self, client.close)
+        return client
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from click.testing import CliRunner as ClickRunner
@@ -199,7 +198,7 @@ def test_a_gguf_answers_through_llama_cpp_as_transformers_does(
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     llama = LlamaCpp(file)
     wanted = {"prompt": text, "n_predict": 16, "top_k": 1, "return_tokens": True, "n_probs": 1}
-    said = httpx.post(f"{llama._server.listening_address}/completion", json=wanted, timeout=60, trust_env=False).json()
+    said = llama.client.post("/completion", json=wanted).json()
     assert said["tokens_evaluated"] == len(prompt)
     made = said["tokens"]
     assert len(set(made)) > 4, "a model that says one thing all the time would prove little"
@@ -239,19 +238,17 @@ def test_llama_cpp_reads_the_products_prompts_token_by_token(tmp_path: Path) -> 
     write_gguf(folder, tmp_path / FILE, "base", product.name, "sha256:0")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     llama = LlamaCpp(tmp_path / FILE)
-    url = llama._server.listening_address
     items = [item for suite in load_suites(product) if suite.lm_eval is None for item in suite.items()]
-    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
-        for item in items[::12]:
-            body = as_served(product).question("", item)  # type: ignore[arg-type]
-            text = tokenizer.apply_chat_template(
-                body["messages"], add_generation_prompt=True, tokenize=False, **body["chat_template_kwargs"]
-            )
-            read = client.post("/apply-template", json=body).raise_for_status().json()["prompt"]
-            assert read == text, item.id
-            asked = {"content": text, "add_special": True, "parse_special": True}
-            tokens = client.post("/tokenize", json=asked).raise_for_status().json()["tokens"]
-            assert tokens == tokenizer(text, add_special_tokens=False)["input_ids"], item.id
+    for item in items[::12]:
+        body = as_served(product).question("", item)  # type: ignore[arg-type]
+        text = tokenizer.apply_chat_template(
+            body["messages"], add_generation_prompt=True, tokenize=False, **body["chat_template_kwargs"]
+        )
+        read = llama.client.post("/apply-template", json=body).raise_for_status().json()["prompt"]
+        assert read == text, item.id
+        asked = {"content": text, "add_special": True, "parse_special": True}
+        tokens = llama.client.post("/tokenize", json=asked).raise_for_status().json()["tokens"]
+        assert tokens == tokenizer(text, add_special_tokens=False)["input_ids"], item.id
 
 
 def test_llama_cpp_holds_answers_to_the_schema(tmp_path: Path) -> None:
