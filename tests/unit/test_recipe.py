@@ -14,6 +14,7 @@ SCHEDULE = yaml.safe_load((FOLDER / "kto.yaml").read_text())["kto"]["schedule"]
 KTO = {"beta": 0.1, "schedule": SCHEDULE}
 GRPO = {"rewards": {"exact": 1.0}, "generations": 4, "max_tokens": 8, "schedule": SCHEDULE}
 DISTILL = {"teacher": "folder", "divergence": 0.5, "max_tokens": 8, "schedule": SCHEDULE}
+SFT: dict[str, Any] = yaml.safe_load((FOLDER / "billing-assistant.yaml").read_text())["sft"]
 
 
 def _changed(tmp_path: Path, change: dict[str, Any], section: str = "") -> Path:
@@ -65,8 +66,13 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
         ({"preference": None, "grpo": GRPO | {"rewards": {"pretty": 1.0}}}, "", r"grpo\.rewards\.pretty"),
         ({"preference": None, "grpo": GRPO | {"max_tokens": 320}}, "", "leaves no room for a prompt in max_length 320"),
         ({"preference": None, "distill": DISTILL | {"divergence": 2}}, "", r"distill\.divergence"),
-        ({"parallel": {"processes": 3}}, "", "batch_size .* must be a multiple of parallel.processes 3"),
-        ({"preference": None, "kto": KTO, "parallel": {"processes": 2}}, "", "parallel goes with sft"),
+        (
+            {"parallel": {"processes": 3}, "sft": SFT | {"kl": 0.0}},
+            "",
+            "batch_size .* must be a multiple of parallel.processes 3",
+        ),
+        ({"preference": None, "kto": KTO, "parallel": {"processes": 2}, "sft": SFT | {"kl": 0.0}}, "", "goes with sft"),
+        ({"parallel": {"processes": 2}, "sft": SFT | {"kl": 0.1}}, "", r"parallel goes with sft \(without .* kl\)"),
         (
             {"preference": None, "kto": KTO | {"schedule": SCHEDULE | {"select": "one_standard_error"}}},
             "",
