@@ -33,9 +33,9 @@ def show_capacity(product: ProductName, as_json: JsonFlag = False) -> None:
         show(sizing.payload() | found.payload() | {"total": found.total})
     else:
         has = "unknown" if machine is None else f"{machine.total / 1e9:.1f} GB, {machine.free / 1e9:.1f} free"
-        console.print(f"about {found.total / 1e9:.2f} GB (the machine: {has})")
+        console.print(f"about {found.total / 1e9:.2f} GB without the program itself (the machine: {has})")
         parts = {"weights": found.weights, "adapters": found.adapters, "key-value cache": found.kv_cache}
-        for name, size in (parts | {"the program": found.program}).items():
+        for name, size in parts.items():
             console.print(f"  {name:<16}{size / 1e9:6.2f} GB")
         console.print(f"adapters of releases that stay loaded: {found.residents}, of rank {sizing.max_rank} at most")
         requests = f"{found.at_once:g} requests of {sizing.max_model_len:,}"

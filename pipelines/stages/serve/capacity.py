@@ -12,8 +12,6 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the greatest rank."""
 BLOCK = 128
 """Tokens of a block of the key-value cache on a CPU."""
-PROGRAM = 0
-"""Bytes of the server's two processes with their libraries: measured with `benchmarks/serving_memory.py`."""
 
 
 class Sizing(Frozen):
@@ -28,20 +26,19 @@ class Sizing(Frozen):
 
 
 class Capacity(Frozen):
-    """Bytes by what holds them, and what can be done with them: ``kv_tokens`` in the cache at once, ``at_once``
-    requests of the full length, ``residents`` adapters of releases that stay loaded."""
+    """Bytes by what holds them, without the program itself, and what can be done with them: ``kv_tokens`` in the cache
+    at once, ``at_once`` requests of the full length, ``residents`` adapters of releases that stay loaded."""
 
     weights: int
     adapters: int
     kv_cache: int
-    program: int
     kv_tokens: int
     at_once: float
     residents: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapters + self.kv_cache + self.program
+        return self.weights + self.adapters + self.kv_cache
 
 
 def allowed_rank(rank: int) -> int:
@@ -64,7 +61,6 @@ def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
         weights=size(shapes.tensors) * sizing.width,
         adapters=sizing.slots * factors * sizing.width,
         kv_cache=sizing.kv_gib * GIB,
-        program=PROGRAM,
         kv_tokens=tokens,
         at_once=round(tokens / sizing.max_model_len, 2),
         residents=sizing.slots - 2,
