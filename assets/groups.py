@@ -12,7 +12,7 @@ import dagster as dg
 
 from data_contracts.digests import Digest, hex_of, sha256_file, sha256_json
 from pipelines.recipes.product import product_names
-from pipelines.wiring import Settings
+from pipelines.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PRODUCTS = dg.StaticPartitionsDefinition(product_names(Settings().products))

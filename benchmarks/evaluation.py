@@ -22,8 +22,9 @@ import yaml
 
 from data_contracts.digests import hex_of
 from evals.suite import load_suite
+from pipelines.settings import Settings
 from pipelines.stages.train import steps
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.ports import free_ports
 
 SUITES = ("billing-tools", "billing-conduct", "general-knowledge")

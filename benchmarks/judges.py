@@ -24,9 +24,10 @@ from evals.judging import judge_answers, sittings
 from evals.passages import PassageItem
 from evals.suite import load_suite, read_items
 from pipelines.recipes.product import ROOT
+from pipelines.settings import Settings
 from pipelines.stages.data.plain import rows
 from pipelines.stages.train import steps
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.openai_endpoint import OpenAiEndpoint
 from tests.support.judging import oracle, ragas_oracle
 from tests.support.ports import free_ports

@@ -26,10 +26,11 @@ from data_contracts.digests import Digest, LinesDigest, sha256_bytes
 from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import Counts, DatasetManifest
 from pipelines.recipes.product import load_product
+from pipelines.settings import Settings
 from pipelines.stages.data import item, mix, rows, split, steps
 from pipelines.stages.data.item import Item
 from pipelines.stages.release.trace import trace, trace_subject
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources import dataset_store
 from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring

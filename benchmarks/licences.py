@@ -16,9 +16,10 @@ from typing import Any
 from data_contracts.errors import Refused
 from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product, load_product
+from pipelines.settings import Settings
 from pipelines.stages.data import steps
 from pipelines.stages.release.origins import learned_from, terms_of_the_data
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 
 PRODUCT = Path(__file__).parent / "real" / "licences.yaml"
 

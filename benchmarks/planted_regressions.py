@@ -34,10 +34,11 @@ from evals.run import evaluate_layer
 from evals.stats import Score, wilson
 from evals.suite import Layer
 from pipelines.recipes.product import Product, Source
+from pipelines.settings import Settings
 from pipelines.stages.data import steps as data
 from pipelines.stages.data.generate import generated
 from pipelines.stages.train import steps as train
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.trainer_launcher import SubprocessLauncher
 
 Row = dict[str, Any]

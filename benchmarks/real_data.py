@@ -19,9 +19,10 @@ from data_contracts.manifests import CheckpointManifest
 from evals.chat import ask_all
 from evals.stats import Score, wilson
 from pipelines.recipes.product import load_product
+from pipelines.settings import Settings
 from pipelines.stages.data import steps as data
 from pipelines.stages.train import steps as train
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.trainer_launcher import SubprocessLauncher
 
 PRODUCT = Path(__file__).parent / "real" / "banking77.yaml"

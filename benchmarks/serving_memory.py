@@ -16,11 +16,12 @@ from pathlib import Path
 import httpx
 import psutil
 
+from pipelines.settings import Settings
 from pipelines.stages.serve.capacity import Capacity, Sizing, capacity
 from pipelines.stages.train import steps
 from pipelines.stages.train.estimate import shapes_of
 from pipelines.stages.train.hardware import computes_bf16
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.adapters import write_adapter
 from tests.support.ports import free_ports
 

@@ -18,8 +18,9 @@ from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest
 from pipelines.distil_cli import KeyEnv, address_of, prompts_of, server_key
 from pipelines.recipes.product import ROOT
+from pipelines.settings import Settings
 from pipelines.terminal import JsonFlag, console, show
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 
 if TYPE_CHECKING:
     from data_contracts.verdicts import EvalResult

@@ -8,8 +8,9 @@ import dagster as dg
 from assets.training import _trained
 from data_contracts.digests import sha256_bytes
 from data_contracts.manifests import CheckpointManifest
+from pipelines.settings import Settings
 from pipelines.stages.train.run_record import run_dir
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.runs import make_record
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from data_contracts.manifests import BaseManifest
-from pipelines.wiring import Line, Settings
+from pipelines.settings import Settings
+from pipelines.wiring import Line
 from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_base
 from tests.support.ports import free_ports

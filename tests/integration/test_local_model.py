@@ -17,7 +17,8 @@ from evals.run import Way, evaluate
 from evals.suite import Suite, load_suite
 from pipelines.cli import app
 from pipelines.recipes.product import ROOT
-from pipelines.wiring import Line, Settings
+from pipelines.settings import Settings
+from pipelines.wiring import Line
 from resources.local_model import LocalModel, folder_digest
 from tests.support.adapters import write_adapter
 from tests.support.tiny import make_tiny_base

@@ -12,10 +12,11 @@ from data_contracts.digests import tree_digest, tree_files
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import CheckpointManifest, ModelManifest
 from pipelines.recipes.product import Product
+from pipelines.settings import Settings
 from pipelines.stages.train import rebuild as rebuilding
 from pipelines.stages.train import steps
 from pipelines.stages.train.rebuild import TOLERANCE, farthest, rebuild
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.stepping import InProcessOfItsOwn, export_made_up_rows, made_up_data, product_with
 from tests.support.tiny import make_tiny_base
 from tests.support.training import make_recipe

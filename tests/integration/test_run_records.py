@@ -18,6 +18,7 @@ from data_contracts.records import ChatExample, Message
 from data_contracts.runs import RunRecord
 from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
+from pipelines.settings import Settings
 from pipelines.stages.data.item import Item
 from pipelines.stages.train import estimate, steps
 from pipelines.stages.train.entry import main
@@ -25,7 +26,7 @@ from pipelines.stages.train.hardware import Machine
 from pipelines.stages.train.job import CurvePoint, RunFiles
 from pipelines.stages.train.launcher import Ended
 from pipelines.stages.train.run_record import settle
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.data import ORIGIN
 from tests.support.tiny import make_tiny_base
 from tests.support.trainer import Trainer, finish, reached

@@ -14,8 +14,9 @@ from filelock import FileLock
 
 from data_contracts.errors import Refused
 from pipelines.recipes.product import ROOT
+from pipelines.settings import Settings
 from pipelines.stages.train.job import RunFiles, TrainResult
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.dagster import PipesLauncher
 from tests.support.tiny import make_tiny_base
 from tests.support.training import make_job, make_recipe

@@ -14,10 +14,11 @@ import pytest
 from data_contracts.digests import sha256_bytes, tree_digest, tree_files
 from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest
+from pipelines.settings import Settings
 from pipelines.stages.train import steps
 from pipelines.stages.train.checkpoints import Checkpoints
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainResult
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.adapters import check_adapter
 from tests.support.stepping import InProcessOfItsOwn, export_made_up_rows, made_up_data, product_with
 from tests.support.tiny import make_tiny_base

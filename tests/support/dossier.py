@@ -20,9 +20,10 @@ from evals.run import NO_TEMPLATE
 from evals.suite import CallItem, load_suites
 from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import load_recipe
+from pipelines.settings import Settings
 from pipelines.stages.release.card import render_card
 from pipelines.stages.release.card_diff import diff_cards
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.canaries import canary_results, learned_from, with_canaries
 
 ANY = sha256_bytes(b"any")

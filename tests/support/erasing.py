@@ -14,12 +14,13 @@ from data_contracts.manifests import DatasetManifest, ReleaseManifest
 from data_contracts.verdicts import ErasureReceipt, EvalResult, ItemScore
 from evals.protocols import Kept
 from pipelines.recipes.product import Product
+from pipelines.settings import Settings
 from pipelines.stages.data.ingest import pseudonym
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve.routes import read_routes
 from pipelines.stages.signals.erasure import erase
 from pipelines.stages.signals.erasure_receipts import listed
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.data import QuickAnalyzer, run_line, write_contract
 from tests.support.line import FakeServer, SmallLine
 from tests.support.pieces import NAME

@@ -12,7 +12,8 @@ import yaml
 
 from pipelines.recipes.product import ROOT
 from pipelines.recipes.recipe import load_recipe
-from pipelines.wiring import Line, Settings
+from pipelines.settings import Settings
+from pipelines.wiring import Line
 from tests.support.ports import free_ports
 from tests.support.tiny import make_tiny_base
 
@@ -22,7 +23,7 @@ REVIEWER = "rita"
 
 @dataclass(frozen=True)
 class Installation:
-    """``settings`` are those of `pipelines.wiring.Settings` that differ from the defaults."""
+    """``settings`` are those of `pipelines.settings.Settings` that differ from the defaults."""
 
     folder: Path
     settings: dict[str, str]

@@ -21,11 +21,12 @@ from evals.report import Report
 from evals.suite import CallItem, load_suites
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import load_recipe
+from pipelines.settings import Settings
 from pipelines.stages.release import approval, rootcause
 from pipelines.stages.release.canary import Answered
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.promotion import promote
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.ssh_signatures import create_key, public_key, sign, signer_line
 from tests.support.pieces import NAME, make_base, make_data, write_adapter, write_product
 from tests.support.registry import FakeRegistry

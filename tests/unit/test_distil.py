@@ -17,11 +17,12 @@ from data_contracts.errors import BadInput, Refused
 from data_contracts.policy import judge, load_policy
 from pipelines.cli import app
 from pipelines.recipes.product import ROOT
+from pipelines.settings import Settings
 from pipelines.stages.data.check import check_file
 from pipelines.stages.data.distil import DistillationPlan, blocked, check_licence, distil, load_distillation
 from pipelines.stages.data.distil import read_prompts as read
 from pipelines.stages.data.synthetic.answer_file import AnswerFile
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.local_teacher import LocalTeacher
 from tests.support.data import ORIGIN
 from tests.support.teacher import TEACHER, FakeEndpoint, Reply, teaching

@@ -2,10 +2,12 @@
 refused in OpenAI's form, without a failure, a path or a stack trace. Seeded, so that a slice is the same each time."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -17,8 +19,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from pipelines.recipes.product import ROOT
+from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.openapi import description
-from tests.support.gateway import Installation, installed
+from tests.support.gateway import HELLO, Installation, installed
 
 DESCRIBED = schemathesis.openapi.from_dict(description())
 CHAT = DESCRIBED["/v1/chat/completions"]["POST"]
@@ -105,8 +108,15 @@ def test_without_a_key_there_is_no_answer(home: Installation, examples: int) -> 
 
 
 def test_every_path_is_described(home: Installation) -> None:
+    routes = make_gateway(home.parts, list, reconcile_seconds=0).routes
+    there = {(route.path, *map(str.lower, route.methods)) for route in routes if isinstance(route, APIRoute)}
     published = home.client.get("/openapi.json").json()
-    assert published == description()
-    for path in published["paths"]:
-        (method,) = published["paths"][path]
-        assert home.client.request(method, path).status_code != 404
+    described = {(path, *operations) for path, operations in published["paths"].items()}
+    assert there - {("/openapi.json", "get")} == described
+
+
+def test_a_refusal_by_a_limit_is_as_described(tmp_path: Path) -> None:
+    case = CHAT.Case(body={"model": "billing", "messages": HELLO}, media_type="application/json")
+    with installed(tmp_path, "default: {requests_a_minute: 1}") as limited:
+        assert asked(limited, case, limited.client).status_code == 200
+        assert asked(limited, case, limited.client).status_code == 429

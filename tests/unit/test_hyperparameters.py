@@ -13,9 +13,10 @@ from data_contracts.errors import BadInput, Refused
 from pipelines.recipes.edit import with_values
 from pipelines.recipes.recipe import FOLDER, load_recipe
 from pipelines.recipes.search import Between, load_search
+from pipelines.settings import Settings
 from pipelines.stages.train import search as searching
 from pipelines.stages.train.search import search
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.searching import (
     RATE,
     SCHEDULE,

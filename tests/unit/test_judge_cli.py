@@ -12,7 +12,8 @@ from data_contracts.errors import BadInput
 from data_contracts.judging import Calibration
 from pipelines import judge_cli
 from pipelines.cli import app
-from pipelines.wiring import Line, Settings
+from pipelines.settings import Settings
+from pipelines.wiring import Line
 from tests.support.judging import faithful_rows, oracle, paired_rows
 from tests.support.teacher import Reply, teaching
 

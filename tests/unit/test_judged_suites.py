@@ -27,9 +27,10 @@ from evals.report import measures, sections
 from evals.run import Way, evaluate, evaluate_layer
 from evals.suite import load_suite, load_suites, protected_texts
 from pipelines.cli import app
+from pipelines.settings import Settings
 from pipelines.stages.release.candidate import register
 from pipelines.stages.release.spotcheck import sheet
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.answer_store import SqliteAnswers
 from tests.support import judging
 from tests.support.judging import endpoint, grade, labelled, ragas_oracle, tagged

@@ -16,11 +16,11 @@ from data_contracts.errors import BadInput
 from data_contracts.lifecycle import follow
 from data_contracts.manifests import ReleaseManifest
 from pipelines.automation.notices import notices
+from pipelines.settings import Settings
 from pipelines.stages.release import lifecycle
 from pipelines.stages.release.notices import deliver, due
 from pipelines.stages.release.rollback import rollback
 from pipelines.terminal import tell
-from pipelines.wiring import Settings
 from resources.notifier import AppriseNotifier
 from tests.support.line import SmallLine
 

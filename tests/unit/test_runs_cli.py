@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from data_contracts.digests import hex_of, sha256_bytes
 from pipelines import runs_cli
 from pipelines.cli import app
+from pipelines.settings import Settings
 from pipelines.stages.train import plan as planning
 from pipelines.stages.train.hardware import Machine
 from pipelines.stages.train.run_record import lock_of
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from tests.support.runs import STARTED, make_record
 from tests.support.tiny import make_tiny_base
 from tests.support.training import make_recipe

@@ -12,8 +12,9 @@ from data_contracts.digests import tree_digest, tree_files
 from data_contracts.errors import BadInput
 from evals.suite import load_suites
 from pipelines.recipes.product import ROOT, load_product
+from pipelines.settings import Settings
 from pipelines.stages.train import steps
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 from resources.base_model import BaseModels
 from resources.layers import INDEX, keep_layers, parse_layers
 from tests.support.tiny import make_tiny_base

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import BadInput
-from pipelines.wiring import Line, Settings
+from pipelines.settings import Settings
+from pipelines.wiring import Line
 
 
 def test_a_trust_root_among_the_state_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from math import ceil
 from typing import Any
 
 from pipelines.stages.protocols import TraceStore
+from pipelines.stages.serve.concurrency import Concurrency, Gone
 from pipelines.stages.serve.errors import LIMIT, Denied, over_limit
-from pipelines.stages.serve.gate import Gate, Gone
 from pipelines.stages.serve.limits import LimitsFile, TenantLimits
 from pipelines.stages.serve.window import PERIODS, Spent, Window
 
@@ -77,8 +77,8 @@ class Admission:
         self._traces, self._limits, self._now = traces, limits, now
         self._accounts: dict[str, Account] = {}
         self._opening = asyncio.Lock()
-        self.gate = Gate(limits.now().gateway)
-        self.load = self.gate.load
+        self.concurrency = Concurrency(limits.now().gateway)
+        self.load = self.concurrency.load
 
     async def enter(self, tenant: str, most: int, operator: bool, gone: Gone) -> Place:
         """A place for a request of about ``most`` tokens at most. The operator's count and are not held up: a canary
@@ -91,7 +91,7 @@ class Admission:
             account.in_flight += 1
             account.reserved += most
             try:
-                await self.gate.enter(gone, at_once=operator)
+                await self.concurrency.enter(gone, at_once=operator)
             except BaseException:
                 account.in_flight -= 1
                 account.reserved -= most
@@ -102,7 +102,7 @@ class Admission:
             raise
 
         def leave(tokens: int) -> None:
-            self.gate.leave(at_once=operator)
+            self.concurrency.leave(at_once=operator)
             account.in_flight -= 1
             account.reserved -= most
             account.tokens.add(self._now().timestamp(), tokens)
@@ -118,7 +118,7 @@ class Admission:
             "in_flight": self.load.in_flight,
             "queued": self.load.queued,
             "left": self.load.left,
-            "limits": self.gate.rule.payload(),
+            "limits": self.concurrency.rule.payload(),
             "tenants": {
                 tenant: {
                     "used": account.used(now),

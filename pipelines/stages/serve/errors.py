@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
 from pipelines.stages.serve.answer import Target
+from pipelines.stages.serve.schema import ErrorKind
 
 RETRY_AFTER = "5"
 LIMIT = "x-assay-limit"
@@ -65,16 +66,13 @@ def shown(error: AssayError) -> str:
     return str(error)
 
 
-def error_response(
-    status: int, code: str, text: str, headers: dict[str, str] | None = None, retry_after: str | None = None
-) -> Response:
-    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+def error_response(status: int, code: str, text: str, headers: dict[str, str]) -> Response:
+    kinds: dict[int, ErrorKind] = {401: "authentication_error", 429: "rate_limit_error"}
     kind = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
-    more = {"retry-after": retry_after} if retry_after else {}
-    return JSONResponse(error_body(kind, code, text), status_code=status, headers=(headers or {}) | more)
+    return JSONResponse(error_body(kind, code, text), status_code=status, headers=headers)
 
 
-def error_body(kind: str, code: str, text: str) -> dict[str, Any]:
+def error_body(kind: ErrorKind, code: str, text: str) -> dict[str, Any]:
     return {"error": {"message": text, "type": kind, "param": None, "code": code}}
 
 

@@ -36,7 +36,7 @@ from pipelines.stages.serve.errors import (
     truncation,
 )
 from pipelines.stages.serve.limits import LimitsFile
-from pipelines.stages.serve.metrics import InFlight, Metrics
+from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.openapi import description
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.tenants import Callers
@@ -44,7 +44,6 @@ from pipelines.stages.serve.tracer import Tracer
 from pipelines.stages.serve.upstream import Upstream, followed_by
 from pipelines.stages.serve.view import RouteView
 
-CHAT = "/v1/chat/completions"
 CUT_OFF = (502, "cut off", "cut_off")
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ def make_gateway(
         await gateway.close()
 
     app = FastAPI(title="Assay gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route(CHAT, gateway.chat, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/chat/completions", gateway.chat, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", gateway.models, methods=["GET"], response_model=None)
     app.add_api_route("/v1/load", gateway.load, methods=["GET"], response_model=None)
     app.add_api_route("/healthz", gateway.health, methods=["GET"], response_model=None)
@@ -81,7 +80,6 @@ def make_gateway(
     app.add_api_route("/openapi.json", description, methods=["GET"])
     for kind in (Denied, AssayError, HTTPException, Exception):
         app.add_exception_handler(kind, gateway.refuse)
-    app.add_middleware(InFlight, gauge=gateway.metrics.in_flight, path=CHAT)
     return app
 
 
@@ -95,7 +93,7 @@ class Gateway:
         self.admission = Admission(parts.traces, LimitsFile(parts.home), now)
         self.breakers = Breakers(now)
         self.upstream = Upstream(parts, self.breakers)
-        self.metrics = Metrics(self.view.live)
+        self.metrics = Metrics(self.admission.load, self.view.live)
 
     async def chat(self, request: Request) -> Response:
         began = time.monotonic()

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data_contracts.traces import Trace
+from pipelines.stages.serve.concurrency import Load
 from pipelines.stages.serve.view import Live
 
 WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
@@ -22,13 +22,12 @@ EACH = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
 
 
 class Metrics:
-    """One gateway's. ``live`` is asked at each scrape and must be cheap."""
+    """One gateway's. ``load`` and ``live`` are looked at in each scrape; ``live`` must be cheap."""
 
-    def __init__(self, live: Callable[[], Iterable[Live]]) -> None:
+    def __init__(self, load: Load, live: Callable[[], Iterable[Live]]) -> None:
         self.registry = CollectorRegistry()
-        self.in_flight = Gauge(
-            "assay_requests_in_flight", "Requests whose answer has not ended", registry=self.registry
-        )
+        self._gauge("assay_requests_in_flight", "Requests that vLLM answers", lambda: load.in_flight)
+        self._gauge("assay_requests_queued", "Requests that wait for a place", lambda: load.queued)
         self._requests = self._counter("assay_requests", "Requests that ended", "product", "route", "status")
         self._errors = self._counter("assay_errors", "Requests that got no whole answer", "product", "kind")
         self._tokens = self._counter("assay_tokens", "Tokens of prompts and answers", "product", "tenant", "direction")
@@ -69,26 +68,14 @@ class Metrics:
         """Prometheus' text format, version 0.0.4."""
         return generate_latest(self.registry)
 
+    def _gauge(self, name: str, text: str, now: Callable[[], float]) -> None:
+        Gauge(name, text, registry=self.registry).set_function(now)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
     def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, ("product", "route"), buckets=buckets, registry=self.registry)
-
-
-class InFlight:
-    """ASGI middleware that counts requests from their first byte to their answer's last: a stream goes on long after
-    its handler has returned."""
-
-    def __init__(self, app: ASGIApp, gauge: Gauge, path: str) -> None:
-        self.app, self.gauge, self.path = app, gauge, path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self.path:
-            await self.app(scope, receive, send)
-            return
-        with self.gauge.track_inprogress():
-            await self.app(scope, receive, send)
 
 
 class _Releases(Collector):

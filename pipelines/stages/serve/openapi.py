@@ -19,6 +19,7 @@ _STATUSES = {
     410: "the sunset of the live release has come",
     413: "the body is too large",
     422: "an answer that is held to JSON did not end within max_tokens",
+    429: "over a limit of the tenant's or the gateway's: x-assay-limit names it, Retry-After says when to ask again",
     502: "the model server failed",
     503: "the model server is starting, or what is live cannot be verified",
 }
@@ -54,6 +55,15 @@ def description() -> dict[str, Any]:
                     | _errors(401, 503),
                 }
             },
+            "/v1/load": {
+                "get": {
+                    "operationId": "load",
+                    "responses": {
+                        "200": _response("What goes on, and what each tenant has used", {"application/json": _OBJECT})
+                    }
+                    | _errors(401, 403),
+                }
+            },
             "/healthz": {
                 "get": {
                     "operationId": "health",
@@ -81,6 +91,7 @@ def description() -> dict[str, Any]:
     }
 
 
+_OBJECT = {"schema": {"type": "object"}}
 _EVENT = {
     "type": "object",
     "required": ["data"],

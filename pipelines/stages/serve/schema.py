@@ -196,9 +196,12 @@ class Health(BaseModel):
     detail: str = ""
 
 
+ErrorKind = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
+
+
 class Problem(BaseModel):
     message: str
-    type: Literal["invalid_request_error", "authentication_error", "server_error"]
+    type: ErrorKind
     param: None
     code: str
 

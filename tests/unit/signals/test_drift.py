@@ -13,11 +13,12 @@ from data_contracts.chain import AuditRecord
 from data_contracts.digests import sha256_bytes
 from data_contracts.traces import Trace
 from pipelines.recipes.product import Product, Source
+from pipelines.settings import Settings
 from pipelines.stages.signals.drift import DriftReport, is_recorded, measure, psi, record
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.retrain_decision import decide, decide_and_record
 from pipelines.stages.signals.traces import Traffic, Window, summarize, traffic
-from pipelines.wiring import Line, Settings
+from pipelines.wiring import Line
 
 POLICY = load_policy()
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -23,7 +23,7 @@ class Load:
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-class Gate:
+class Concurrency:
     """First come, first served."""
 
     def __init__(self, rule: GatewayLimits) -> None:
