@@ -42,12 +42,14 @@ def test_a_validation_loss_must_be_a_number() -> None:
         Watchman(GUARDS).check_validation(10, float("nan"))
 
 
-def test_a_hard_row_among_rows_that_are_learned_by_heart_is_no_spike() -> None:
-    watchman = Watchman(GUARDS)
-    for step, loss in enumerate([0.02, 0.03, 0.02, 0.01, 0.29], start=1):
-        watchman.check_loss(step, loss)
-    with pytest.raises(GuardTripped, match=r"step 6: the loss 0\.31 "):
-        watchman.check_loss(6, 0.31)
+def test_a_hard_row_among_rows_that_are_learned_by_heart_is_no_spike_up_to_the_floor() -> None:
+    known = (0.02, 0.03, 0.02, 0.01)
+    with pytest.raises(GuardTripped, match=r"step 5: the loss 2\.9 "):
+        Watchman(GUARDS, known).check_loss(5, 2.9)
+    watchman = Watchman(GUARDS.model_copy(update={"spike_floor": 3.0}), known)
+    watchman.check_loss(5, 2.9)
+    with pytest.raises(GuardTripped, match=r"step 6: the loss 3\.1 "):
+        watchman.check_loss(6, 3.1)
 
 
 def _lenient(**more: int) -> Guards:

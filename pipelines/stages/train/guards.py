@@ -9,9 +9,6 @@ from data_contracts.errors import AssayError
 from pipelines.recipes.recipe import Guards
 from pipelines.stages.train.job import Trip
 
-_LOW = 0.1
-"""A loss that counts as usual where the usual one is lower: near zero any hard row is many times the median."""
-
 
 class GuardTripped(AssayError):
     """Training went astray at a step; weights and checkpoints from before it are intact. ``trips``: this one last."""
@@ -71,8 +68,8 @@ class Watchman:
             self._trip(step, "not_finite", f"the loss is {loss}; lower the learning rate or look at the rows")
             return
         if len(self.losses) == self.guards.window:
-            usual = max(median(self.losses), _LOW)
-            if loss > self.guards.max_loss_ratio * usual:
+            usual = median(self.losses)
+            if loss > max(self.guards.max_loss_ratio * usual, self.guards.spike_floor):
                 self._trip(
                     step,
                     "loss_spike",
