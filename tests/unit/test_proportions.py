@@ -13,10 +13,12 @@ from pipelines.recipes.product import MixtureRule, Product
 from pipelines.stages.data.proportions import Candidate, ceiling, in_proportion
 from tests.support.data import DataParts, product_of, run_line, simple_rows, write_contract
 
+KIND = ("sft",)
+
 
 def labelled(counts: list[int], replayed: bool = False) -> list[Candidate]:
     names = [(f"l{label}", sha256_json([label, n])) for label, count in enumerate(counts) for n in range(count)]
-    return [Candidate(name, name, label, replayed) for label, name in names]
+    return [Candidate(name, name, "sft", label, replayed) for label, name in names]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.05, 1))
@@ -32,21 +34,35 @@ def test_labels_and_replay_keep_their_shares_and_no_row_is_lost(counts: list[int
     items = labelled(counts)
     replayed = labelled([0] * len(counts) + [sum(counts) + spare], replayed=True)
     rule = MixtureRule(replay_share=share, max_label_share=0.5)
-    dropped = in_proportion(rule, 17, [*items, *replayed])
+    dropped = in_proportion(rule, 17, KIND, [*items, *replayed])
     assert dropped.keys() <= {row.name for row in [*items, *replayed]}
     kept = [row for row in [*items, *replayed] if row.name not in dropped]
     own = Counter(row.label for row in kept if not row.replayed)
     assert max(own.values()) <= 0.5 * own.total()
     assert len(kept) - own.total() == round(share / (1 - share) * own.total())
-    assert in_proportion(rule, 17, [*replayed, *items][::-1]) == dropped
+    assert in_proportion(rule, 17, KIND, [*replayed, *items][::-1]) == dropped
 
 
 def test_shares_that_cannot_be_kept_stop_the_line_with_what_would_help() -> None:
     with pytest.raises(Refused, match=r"max_label_share 0.3 cannot be kept with 3 labels: allow at least 0.334"):
-        in_proportion(MixtureRule(max_label_share=0.3), 17, labelled([5, 5, 5]))
+        in_proportion(MixtureRule(max_label_share=0.3), 17, (), labelled([5, 5, 5]))
     items = labelled([9, 1])
     with pytest.raises(Refused, match=r"replay_share 0.5 needs 9 rows of replay sources and 1 are left"):
-        in_proportion(MixtureRule(replay_share=0.5), 17, [*items[:-1], items[-1]._replace(replayed=True)])
+        in_proportion(MixtureRule(replay_share=0.5), 17, KIND, [*items[:-1], items[-1]._replace(replayed=True)])
+
+
+def test_the_share_is_one_of_the_rows_that_a_trainer_sees() -> None:
+    chats = labelled([0, 12])
+    pairs = [row._replace(name=sha256_json(row.name), kind="preference") for row in labelled([20])]
+    again = labelled([0, 0, 9], replayed=True)
+    dropped = in_proportion(MixtureRule(replay_share=0.25), 17, KIND, [*chats, *pairs, *again])
+    assert len(again) - len(dropped) == 4
+    assert dropped.keys() <= {row.name for row in again}
+
+
+def test_a_kind_whose_replay_rows_are_all_gone_stops_the_line() -> None:
+    with pytest.raises(Refused, match=r"replay_share 0.25 needs 4 rows of replay sources and 0 are left"):
+        in_proportion(MixtureRule(replay_share=0.25), 17, KIND, labelled([12]))
 
 
 def balanced(tmp_path: Path) -> Product:

@@ -38,7 +38,7 @@ def mixture(
         scorer = parts.toxicity
         toxicity = {"max": policy.max_toxicity, "by": scorer.identity, "known_biases": scorer.known_biases}
 
-    replay_sources = {source.url for source in product.sources if source.replay}
+    replay_sources = {source.url: source.kind for source in product.sources if source.replay}
 
     def work(out: Outlet) -> Outcome:
         candidates: list[Candidate] = []
@@ -55,11 +55,13 @@ def mixture(
                         out.drop(offences[item.name])
                     elif draw(("mixture", product.split.seed), item.content) < decision.share:
                         replayed = origin.source in replay_sources
-                        candidates.append(Candidate(item.name, item.content, item.row.get("label"), replayed))
+                        row = item.row
+                        candidates.append(Candidate(item.name, item.content, row["kind"], row.get("label"), replayed))
                         spool.add(item, item.content)
                     else:
                         out.drop(Dropped(item, "weight", decision.reason))
-            excess = in_proportion(product.mixture, product.split.seed, candidates)
+            kinds = set(replay_sources.values())
+            excess = in_proportion(product.mixture, product.split.seed, kinds, candidates)
             made = _Made(parts.language)
             for item, _ in spool:
                 if item.name in excess:
@@ -94,7 +96,7 @@ def mixture(
     config: dict[str, JsonValue] = {"policy": policy.digest, "purpose": product.purpose, "seed": product.split.seed}
     config["proportions"] = product.mixture.payload()
     config["language"] = parts.language.identity
-    config["replay"] = " ".join(sorted(replay_sources))
+    config["replay"] = {**replay_sources}
     config["expired"] = [str(day) for day in sorted(passed)]
     config["toxicity"] = toxicity
     return step(parts, product, "mixture", modules, config, [decontaminated], work)

@@ -4,7 +4,7 @@ Which rows stay is drawn by their content and the product's seed, so that it is 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -19,16 +19,22 @@ class Candidate(NamedTuple):
 
     name: Digest
     content: Digest
+    kind: str
     label: str | None
     replayed: bool
 
 
-def in_proportion(rule: MixtureRule, seed: int, rows: Iterable[Candidate]) -> dict[Digest, tuple[str, str]]:
-    """Name -> (code, reason) of the rows that the proportions leave out. Raises `Refused` where no choice of rows can
-    keep them."""
+def in_proportion(
+    rule: MixtureRule, seed: int, replayed_kinds: Collection[str], rows: Iterable[Candidate]
+) -> dict[Digest, tuple[str, str]]:
+    """Name -> (code, reason) of the rows that the proportions leave out. ``replayed_kinds`` are those of the replay
+    sources: a trainer sees rows of one kind, so that the share is one of these. Raises `Refused` where no choice of
+    rows can keep the proportions."""
     ordered = sorted(rows, key=lambda row: draw(("proportions", seed), row.content))
     dropped = _over_ceiling(rule, [row for row in ordered if not row.replayed])
-    return dropped | _over_replay(rule, [row for row in ordered if row.name not in dropped])
+    for kind in sorted(replayed_kinds):
+        dropped |= _over_replay(rule, [row for row in ordered if row.kind == kind and row.name not in dropped])
+    return dropped
 
 
 def ceiling(counts: Sequence[int], share: float) -> int:
@@ -63,8 +69,6 @@ def _over_ceiling(rule: MixtureRule, ordered: list[Candidate]) -> dict[Digest, t
 
 def _over_replay(rule: MixtureRule, ordered: list[Candidate]) -> dict[Digest, tuple[str, str]]:
     again = [row for row in ordered if row.replayed]
-    if not again and not rule.replay_share:
-        return {}
     wanted = round(rule.replay_share / (1 - rule.replay_share) * (len(ordered) - len(again)))
     if len(again) < wanted:
         raise Refused(
