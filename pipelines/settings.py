@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Interpreter of the serving environment, which holds vLLM."""
     serve_slots: int = Field(default=8, ge=3)
     """Adapters that vLLM has memory for: one stays empty, one is the base's adapter of zeros."""
-    serve_max_rank: int = Field(default=16, ge=1, le=512)
+    serve_max_rank: int = Field(default=64, ge=1, le=512)
     serve_max_model_len: int = Field(default=2048, ge=256)
     serve_kv_gib: int = Field(default=1, ge=1)
     """GiB of key-value cache: tokens of all requests at once (`assay capacity` tells how many)."""

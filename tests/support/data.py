@@ -194,6 +194,7 @@ def product_of(folder: Path, *sources: dict[str, object], **fields: object) -> P
     values = billing().payload() | {
         "name": "other",
         "sources": list(sources),
+        "mixture": {},
         "data_policy": str(folder / "policy.yaml"),
         **fields,
     }

@@ -57,7 +57,10 @@ class Installation:
         product = yaml.safe_load((ROOT / "pipelines/products/billing-assistant.yaml").read_text())
         product |= {"name": PRODUCT, "recipe": str(self.folder / "recipe.yaml")}
         canaries = {"url": "generated://canaries?count=8&seed=tiny", "contract": "canaries"}
-        product["sources"] = [*sources] or [*product["sources"], canaries]
+        if sources:
+            product |= {"sources": [*sources], "mixture": {}}
+        else:
+            product["sources"] = [*product["sources"], canaries]
         product |= {"gate_policy": str(self.folder / "gate.yaml"), "suites": ["billing-unseen-tools"]}
         product["serving"] = {"max_tokens": 8, "canary": {"requests": 4, "min_json_valid": 0.0}}
         recipe = load_recipe("billing-assistant").model_dump(mode="json")

@@ -76,7 +76,7 @@ def test_the_command_tells_and_exits_with_3_when_it_cannot_fit(base: Path, monke
     monkeypatch.setenv("ASSAY_HOME", str(base.parent / "home"))
     monkeypatch.setenv("ASSAY_BASE_MODEL", str(base))
     told = CliRunner().invoke(app, ["capacity", "billing-assistant"])
-    assert (told.exit_code, "adapters of releases that stay loaded: 6, of rank 16 at most" in told.output) == (0, True)
+    assert (told.exit_code, "adapters of releases that stay loaded: 6, of rank 64 at most" in told.output) == (0, True)
     monkeypatch.setenv("ASSAY_SERVE_KV_GIB", "100000")
     refused = CliRunner().invoke(app, ["capacity", "billing-assistant", "--json"])
     assert refused.exit_code == 3

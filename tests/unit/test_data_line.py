@@ -120,14 +120,23 @@ def test_a_detector_that_finds_too_little_scrubs_no_row(tmp_path: Path, monkeypa
         run_line(DataParts(tmp_path), billing())
 
 
+def test_a_fifth_of_the_demos_conversations_are_general_ones(line: tuple[DataParts, Done]) -> None:
+    parts, done = line
+    general = [item for item in load(parts, done["splits"][0]) if item.origin.source.endswith("instructions.jsonl")]
+    assert done["mixture"][0].facts["replay_rows"] == len(general)
+    assert 5 * len(general) == done["splits"][0].counts.rows_out > 500
+    assert all(not item.row["example"]["tools"] for item in general)
+
+
 def test_no_person_and_no_template_lies_in_two_splits(line: tuple[DataParts, Done]) -> None:
     parts, done = line
     mixture = done["mixture"][0]
     sets = [done["splits"][0], steps.preferences(parts, billing(), mixture)[0]]
     where: dict[str, set[str]] = {}
     for item in (item for manifest in sets for item in load(parts, manifest)):
-        where.setdefault(item.subject, set()).add(item.row["split"])
-        where.setdefault(item.row["group"], set()).add(item.row["split"])
+        for shared in filter(None, (item.subject, item.row["group"])):
+            where.setdefault(shared, set()).add(item.row["split"])
+    assert len(where) > 200
     assert all(len(splits) == 1 for splits in where.values())
     for manifest in sets:
         sizes = manifest.facts["rows"]

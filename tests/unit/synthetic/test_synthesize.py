@@ -180,7 +180,8 @@ def product_on(folder: Path, rows: Path, max_depth: int) -> Any:
     }
     (folder / "policy.yaml").write_text(yaml.safe_dump({"name": "test", "purposes": {"own-model": rule}}))
     source = {"url": str(rows), "contract": str(CONTRACT)}
-    values = billing().payload() | {"name": "other", "sources": [source], "data_policy": str(folder / "policy.yaml")}
+    values = billing().payload() | {"name": "other", "sources": [source], "mixture": {}}
+    values["data_policy"] = str(folder / "policy.yaml")
     (folder / "other.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(values))))
     return load_product(str(folder / "other.yaml"))
 
