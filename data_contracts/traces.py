@@ -36,3 +36,14 @@ class Trace(Frozen):
     tool: str | None = None
     cohort: str | None = None
     refused: bool | None = None
+
+
+class Usage(Frozen):
+    """What was answered, or tried, for a tenant by one product. Tokens of a stream that broke count as far as it
+    came."""
+
+    tenant: str
+    product: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int

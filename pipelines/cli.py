@@ -12,6 +12,7 @@ from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
 from pipelines import (
     capacity_cli,
+    costs_cli,
     data_cli,
     desk_cli,
     distil_cli,
@@ -41,6 +42,7 @@ app.add_typer(lifecycle_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(capacity_cli.app)
+app.add_typer(costs_cli.app)
 app.add_typer(eval_cli.app)
 app.add_typer(desk_cli.app)
 app.add_typer(scan_cli.app)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_contracts.digests import Digest
 from data_contracts.rollbacks import Saw
-from data_contracts.traces import Trace
+from data_contracts.traces import Trace, Usage
 from resources.sqlite import connect, create
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,16 @@ class SqliteTraceStore:
                 (tenant, since.isoformat()),
             ).fetchone()
         return int(tokens)
+
+    def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
+        with connect(self.path) as connection:
+            rows = connection.execute(
+                "select body ->> 'tenant' as tenant, product, count(*), sum(body ->> 'prompt_tokens'), "
+                "sum(body ->> 'completion_tokens') from traces "
+                "where (?1 is null or time >= ?1) and (?2 is null or time < ?2) group by tenant, product",
+                (since and since.isoformat(), until and until.isoformat()),
+            ).fetchall()
+        return [Usage(tenant=t, product=p, requests=n, prompt_tokens=i, completion_tokens=o) for t, p, n, i, o in rows]
 
     def _write(self) -> None:
         while True:

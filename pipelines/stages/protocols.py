@@ -14,7 +14,7 @@ from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
-from data_contracts.traces import Trace
+from data_contracts.traces import Trace, Usage
 from evals.protocols import Answers, JudgeModel, ModelServer
 from pipelines.stages.data.protocols import (
     BatchEngine,
@@ -125,6 +125,10 @@ class TraceStore(Protocol):
     def saw(self, product: str, release: Digest, since: datetime) -> list[Saw]: ...
     def tokens(self, tenant: str, since: datetime) -> int:
         """Of prompts and answers together."""
+        ...
+
+    def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
+        """By tenant and product, of requests that ended at ``since`` or later, and before ``until``."""
         ...
 
     def flush(self) -> bool:
