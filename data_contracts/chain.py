@@ -48,6 +48,8 @@ EventKind = Literal[
     "notice.sent",
     "erasure.begun",
     "erasure.completed",
+    "tenant.archived",
+    "tenant.restored",
 ]
 
 

@@ -27,6 +27,7 @@ from pipelines import (
     runs_cli,
     scan_cli,
     spotcheck_cli,
+    tenant_cli,
     tuning_cli,
 )
 from pipelines.launch import materialize
@@ -53,6 +54,7 @@ app.add_typer(distil_cli.app, name="distil")
 app.add_typer(judge_cli.app, name="judge")
 app.add_typer(recipe_cli.app, name="recipe")
 app.add_typer(spotcheck_cli.app, name="spotcheck")
+app.add_typer(tenant_cli.app, name="tenant")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 

@@ -149,7 +149,13 @@ class SmallLine:
         store.put_manifest(model)
         return model
 
-    def verdict(self, model: ModelManifest, champion: ModelManifest | None = None, score: float = 1.0) -> GateVerdict:
+    def verdict(
+        self,
+        model: ModelManifest,
+        champion: ModelManifest | None = None,
+        score: float = 1.0,
+        samples: Digest | None = None,
+    ) -> GateVerdict:
         """The real gate's verdict on made-up scores: the base knows nothing, the candidate scores ``score``."""
         subjects = {"base": (model.base, 0.0), "candidate": (model.weights, score)}
         if champion is not None:
@@ -170,7 +176,7 @@ class SmallLine:
                 decoding=sha256_bytes(b"greedy"),
                 engine="none",
                 items=tuple(items),
-                samples=None,
+                samples=samples,
                 action_key=sha256_bytes(b"eval"),
             )
             results[f"{suite.name}/{subject}"] = self.parts.store.put_manifest(result)

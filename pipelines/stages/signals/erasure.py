@@ -33,8 +33,8 @@ NOT_PROVED = (
     "back to.",
     "What lies outside this installation: the sources (their owners must take the person out; until then each run "
     "leaves the rows out), backups, snapshots and freed blocks of disks, caches of download libraries, the temporary "
-    "folder of a Ray cluster that was killed, files exported by hand, releases that were exported (the audit log names "
-    "them), answers that were given.",
+    "folder of a Ray cluster that was killed, files exported by hand, releases that were exported and archives of "
+    "tenants (the audit log names them; nothing revoked is restored from an archive), answers that were given.",
     "Rows that tell of the person without its identifier: under another one, or in the text of somebody else's row.",
 )
 PastRuns = Callable[[str], Sequence[float]]
