@@ -32,6 +32,8 @@ EventKind = Literal[
     "spotcheck.recorded",
     "canary.begun",
     "canary.recorded",
+    "shadow.begun",
+    "shadow.ended",
     "promotion.recorded",
     "rollback.recorded",
     "root-cause.filed",

@@ -47,3 +47,25 @@ class Usage(Frozen):
     requests: int
     prompt_tokens: int
     completion_tokens: int
+
+
+class ShadowTrace(Frozen):
+    """How another release did with a request that ``live`` (``None``: the base) had answered; nobody got its answer.
+    Kept apart from `Trace`, so that nobody who reads what clients got can take it for that.
+
+    ``status`` is 422 for half a JSON and 502 for no answer. Milliseconds count from asking vLLM to the answer's end.
+    ``equal`` is ``None`` where nothing follows from it: there is no answer, or the request asked to draw one.
+    """
+
+    trace_id: str
+    """Of the live answer."""
+    time: datetime
+    product: str
+    live: Digest | None
+    shadow: Digest
+    status: int
+    equal: bool | None
+    live_json_valid: bool
+    json_valid: bool | None
+    live_ms: float
+    ms: float | None

@@ -26,6 +26,7 @@ from pipelines import (
     review_cli,
     runs_cli,
     scan_cli,
+    shadow_cli,
     spotcheck_cli,
     tenant_cli,
     tuning_cli,
@@ -40,6 +41,7 @@ log_app = typer.Typer(no_args_is_help=True, help="The audit log.")
 app.add_typer(review_cli.app)
 app.add_typer(releases_cli.app)
 app.add_typer(lifecycle_cli.app)
+app.add_typer(shadow_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(capacity_cli.app)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_contracts.digests import Digest
 from data_contracts.rollbacks import Saw
-from data_contracts.traces import Trace, Usage
+from data_contracts.traces import ShadowTrace, Trace, Usage
 from resources.sqlite import connect, create
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,12 @@ create table if not exists traces (
 );
 create index if not exists traces_by_product on traces (product, time desc);
 create index if not exists traces_by_tenant on traces (body ->> 'tenant', time);
+create table if not exists shadows (
+    trace_id text primary key, time text not null, product text not null, body text not null
+);
+create index if not exists shadows_by_product on shadows (product, time);
 """
+KEPT: dict[str, type[Trace] | type[ShadowTrace]] = {"traces": Trace, "shadows": ShadowTrace}
 
 
 class SqliteTraceStore:
@@ -31,17 +36,15 @@ class SqliteTraceStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         create(path, SCHEMA)
-        self._waiting: queue.SimpleQueue[Trace | threading.Event] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Trace | ShadowTrace | threading.Event] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
 
     def add(self, trace: Trace) -> None:
-        with self._starting:
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="traces", daemon=True)
-                self._writer.start()
-                atexit.register(self.flush)
-        self._waiting.put(trace)
+        self._put(trace)
+
+    def add_shadow(self, shadow: ShadowTrace) -> None:
+        self._put(shadow)
 
     def flush(self, seconds: float = 30) -> bool:
         """Whether everything that was added is on disk."""
@@ -85,6 +88,14 @@ class SqliteTraceStore:
             ).fetchall()
         return [Saw(tenant=t, answers=good, failed=bad, first=first, last=last) for t, good, bad, first, last in rows]
 
+    def shadows(self, product: str, since: datetime) -> list[ShadowTrace]:
+        """Those that ended then or later, the oldest first."""
+        with connect(self.path) as connection:
+            rows = connection.execute(
+                "select body from shadows where product = ? and time >= ? order by time", (product, since.isoformat())
+            ).fetchall()
+        return [ShadowTrace.model_validate_json(row[0]) for row in rows]
+
     def tokens(self, tenant: str, since: datetime) -> int:
         """Of prompts and answers together, of those that ended then or later."""
         with connect(self.path) as connection:
@@ -105,21 +116,34 @@ class SqliteTraceStore:
             ).fetchall()
         return [Usage(tenant=t, product=p, requests=n, prompt_tokens=i, completion_tokens=o) for t, p, n, i, o in rows]
 
+    def _put(self, trace: Trace | ShadowTrace) -> None:
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="traces", daemon=True)
+                self._writer.start()
+                atexit.register(self.flush)
+        self._waiting.put(trace)
+
     def _write(self) -> None:
         while True:
             batch = [self._waiting.get()]
             with contextlib.suppress(queue.Empty):
                 while len(batch) < 500:
                     batch.append(self._waiting.get_nowait())
-            traces = [item for item in batch if isinstance(item, Trace)]
             try:
                 with connect(self.path) as connection:
-                    connection.executemany(
-                        "insert or replace into traces values (?, ?, ?, ?)",
-                        [(t.trace_id, t.time.isoformat(), t.product, t.model_dump_json()) for t in traces],
-                    )
+                    for table, kind in KEPT.items():
+                        connection.executemany(
+                            f"insert or replace into {table} values (?, ?, ?, ?)",
+                            [
+                                (t.trace_id, t.time.isoformat(), t.product, t.model_dump_json())
+                                for t in batch
+                                if isinstance(t, kind)
+                            ],
+                        )
             except sqlite3.Error:
-                log.exception("%d traces were lost: %s cannot be written", len(traces), self.path)
+                lost = sum(not isinstance(item, threading.Event) for item in batch)
+                log.exception("%d traces were lost: %s cannot be written", lost, self.path)
             for item in batch:
                 if isinstance(item, threading.Event):
                     item.set()

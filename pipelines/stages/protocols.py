@@ -14,7 +14,7 @@ from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
-from data_contracts.traces import Trace, Usage
+from data_contracts.traces import ShadowTrace, Trace, Usage
 from evals.protocols import Answers, JudgeModel, ModelServer
 from pipelines.stages.data.protocols import (
     BatchEngine,
@@ -129,6 +129,11 @@ class TraceStore(Protocol):
 
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
         """By tenant and product, of requests that ended at ``since`` or later, and before ``until``."""
+        ...
+
+    def add_shadow(self, shadow: ShadowTrace) -> None: ...
+    def shadows(self, product: str, since: datetime) -> list[ShadowTrace]:
+        """Those that ended then or later, the oldest first. No other method tells of them."""
         ...
 
     def flush(self) -> bool:

@@ -115,6 +115,8 @@ class FakeVllm:
         self.on_refusal: Callable[[], object] = lambda: None
         self.broken: set[str] = set()
         """Names whose requests fail inside the server."""
+        self.slow: set[str] = set()
+        """Names whose whole answers wait as if `free` were not set."""
         self.garbage = ""
         """What it says instead of an answer, with status 200."""
         self.free = threading.Event()
@@ -170,15 +172,15 @@ class FakeVllm:
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         whole = {"id": trace, "object": "chat.completion", "created": 1, "model": body["model"]}
         if not body["stream"]:
-            await self._held()
+            await self._held(body["model"])
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}
             return JSONResponse(whole | {"choices": [choice], "usage": usage})
         breaking = self.breaks > 0
         self.breaks -= breaking
         return StreamingResponse(self._events(whole, text, usage, breaking, end), media_type="text/event-stream")
 
-    async def _held(self) -> None:
-        while not self.free.is_set():
+    async def _held(self, name: str = "") -> None:
+        while not self.free.is_set() or name in self.slow:
             await asyncio.sleep(0.005)
 
     async def _events(

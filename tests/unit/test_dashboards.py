@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.recipes.product import ROOT
+from pipelines.stages.release.shadow import begin_shadow
 from pipelines.stages.serve.routes import challenging, share_traffic
 from tests.support.dashboards import FOLDER, dashboard, exported, expressions, named
 from tests.support.gateway import installed
@@ -48,6 +49,10 @@ def test_the_gateways_asks_for_what_the_gateway_exports_and_shows_all_of_it(tmp_
         with challenging(home.parts, home.product, rival):
             share_traffic(home.parts, home.product, rival, 1.0, seconds=60)
             home.ask(user="somebody")
+            begin_shadow(home.parts, home.product, rival, 1.0, actor="test")
+            share_traffic(home.parts, home.product, rival, 0.01, seconds=60)
+            while "assay_shadow_requests_total{" not in home.scraped():
+                home.ask()
             known = exported(home.scraped())
     board = dashboard("gateway")
     shown: set[str] = set()

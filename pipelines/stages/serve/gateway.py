@@ -37,6 +37,7 @@ from pipelines.stages.serve.errors import (
 )
 from pipelines.stages.serve.limits import LimitsFile
 from pipelines.stages.serve.metrics import Metrics
+from pipelines.stages.serve.mirror import Mirror
 from pipelines.stages.serve.openapi import description
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.tenants import Callers
@@ -94,6 +95,7 @@ class Gateway:
         self.breakers = Breakers(now)
         self.upstream = Upstream(parts, self.breakers)
         self.metrics = Metrics(self.admission.load, self.view.live)
+        self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
 
     async def chat(self, request: Request) -> Response:
         began = time.monotonic()
@@ -108,7 +110,8 @@ class Gateway:
         place = await self.admission.enter(
             product.tenant, most_tokens(asked), operator=tenant is None, gone=lambda: _gone(request)
         )
-        trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place)
+        mirrors = self.mirror.draw(product, route) if tenant is not None else None
+        trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place, mirrors)
         try:
             if asked["stream"]:
                 wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -167,6 +170,7 @@ class Gateway:
             await asyncio.sleep(seconds)
 
     async def close(self) -> None:
+        await self.mirror.close()
         await self.upstream.close()
         await asyncio.to_thread(self.parts.traces.flush)
 

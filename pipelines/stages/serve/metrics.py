@@ -6,6 +6,7 @@ before it was known whose it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -35,6 +36,9 @@ class Metrics:
         self._refusals = self._counter(
             "assay_watched_answers", "Answers while traffic is shared: a refusal or not", "product", "route", "refused"
         )
+        self._shadow = self._counter(
+            "assay_shadow_requests", "Requests that were mirrored or not", "product", "outcome"
+        )
         self._whole = self._seconds("assay_answer_seconds", "From request to the end of a whole answer", WHOLE)
         self._first = self._seconds("assay_first_token_seconds", "From request to a stream's first text", FIRST)
         self._each = self._seconds("assay_token_seconds", "Mean time between a stream's tokens after the first", EACH)
@@ -63,6 +67,10 @@ class Metrics:
         """A request ended before anybody was asked; ``product``, where the caller has shown a right to it."""
         self._requests.labels(product, "", status).inc()
         self._errors.labels(product, code).inc()
+
+    def mirrored(self, product: str, outcome: Literal["answered", "failed", "stopped", "dropped"]) -> None:
+        """``dropped`` before it was sent, ``stopped`` when nobody wanted its answer any more."""
+        self._shadow.labels(product, outcome).inc()
 
     def text(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""

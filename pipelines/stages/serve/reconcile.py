@@ -24,6 +24,7 @@ from pipelines.stages.serve.routes import (
     may_challenge,
     project,
     read_routes,
+    shadow_of,
     update_routes,
     was_approved,
 )
@@ -66,10 +67,11 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
 
 
 def _load_adapters(parts: Parts, truth: RouteTable, course: Course, done: list[str]) -> list[Exception]:
-    """Champions first, then the releases to roll back to; registered ones only. Returns what kept a champion from being
-    loaded."""
+    """Champions first, then the releases to roll back to, then shadows; registered ones only. Returns what kept a
+    champion from being loaded."""
     champions = {route.champion for route in truth.routes}
     wanted = [r.champion for r in truth.routes if r.champion] + [r.previous for r in truth.routes if r.previous]
+    wanted += [r.shadow for r in truth.routes if r.shadow]
     failures: list[Exception] = []
     loaded: list[str] | None = None
     for release in list(dict.fromkeys(wanted))[:WARM]:
@@ -113,6 +115,8 @@ def _report_foreign_route(
         _alert(parts, route, "routes", then.champion, done)
     if then.challenger is not None and not was_approved(records, route.product, then.challenger):
         _alert(parts, route, "challenger", then.challenger, done)
+    if (then.shadow, then.shadow_share) != shadow_of(records[: found.records], route.product, then.environment):
+        _alert(parts, route, "shadow", then.shadow, done)
 
 
 def _set_states(parts: Parts, route: Route, course: Course, done: list[str]) -> None:

@@ -23,7 +23,8 @@ from pipelines.stages.protocols import Parts
 
 class Route(Frozen):
     """``champion`` and ``previous`` are ``None`` where the base answers; a challenger counts until ``lapses``, Unix
-    seconds, and answers ``share`` of the traffic. ``alias`` is what the registry's champion alias was last set to."""
+    seconds, and answers ``share`` of the traffic. ``shadow`` is asked ``shadow_share`` of it again, unheard. ``alias``
+    is what the registry's champion alias was last set to."""
 
     tenant: str
     product: str
@@ -33,6 +34,8 @@ class Route(Frozen):
     challenger: Digest | None = None
     lapses: float = 0
     share: float = 0
+    shadow: Digest | None = None
+    shadow_share: float = 0
     alias: Digest | None = None
 
     def live_challenger(self) -> Digest | None:
@@ -63,11 +66,28 @@ def champion_and_previous(
     return stack[-1], stack[-2] if len(stack) > 1 else None
 
 
+def shadow_of(records: Sequence[AuditRecord], product: str, environment: str) -> tuple[Digest | None, float]:
+    """Who is asked which share of the live requests again, by the audit log; `may_shadow` of who has it said so.
+
+    It ends with the product's next promotion or rollback, or when its release moves to another state."""
+    for record in reversed(records):
+        if (record.product, record.body.get("environment")) != (product, environment):
+            continue
+        if record.event in ("shadow.ended", "promotion.recorded", "rollback.recorded"):
+            break
+        if record.event == "shadow.begun":
+            release, share = str(record.body["release"]), float(str(record.body["share"]))
+            stays = may_shadow(records, product, release) and follow(records).standings[release].since < record.sequence
+            return (release, share) if stays else (None, 0)
+    return None, 0
+
+
 def project(records: Sequence[AuditRecord], products: Iterable[Product]) -> RouteTable:
     """What the audit log alone says; no challengers."""
     routes = []
     for product in sorted(products, key=lambda p: p.name):
         champion, previous = champion_and_previous(records, product.name, product.environment)
+        shadow, share = shadow_of(records, product.name, product.environment)
         routes.append(
             Route(
                 tenant=product.tenant,
@@ -75,6 +95,8 @@ def project(records: Sequence[AuditRecord], products: Iterable[Product]) -> Rout
                 environment=product.environment,
                 champion=champion,
                 previous=previous,
+                shadow=shadow,
+                shadow_share=share,
             )
         )
     return RouteTable(records=len(records), routes=tuple(routes))
@@ -84,6 +106,18 @@ def may_challenge(records: Sequence[AuditRecord], product: str, release: Digest)
     """Whether this release of this product is in staging: approved, and neither promoted nor revoked since."""
     standing = follow(records).standings.get(release)
     return standing is not None and (standing.product, standing.state) == (product, "staging")
+
+
+def may_shadow(records: Sequence[AuditRecord], product: str, release: Digest) -> bool:
+    """Whether this release of this product is approved, to become live or to be gone back to, and is not live."""
+    course = follow(records)
+    standing = course.standings.get(release)
+    return (
+        standing is not None
+        and standing.product == product
+        and standing.state in ("staging", "production")
+        and not course.live(release)
+    )
 
 
 def was_approved(records: Iterable[AuditRecord], product: str, release: Digest) -> bool:

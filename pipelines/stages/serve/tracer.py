@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,12 @@ from pipelines.stages.serve.admission import Place
 from pipelines.stages.serve.answer import has_form
 from pipelines.stages.serve.choice import Chosen
 from pipelines.stages.serve.metrics import Metrics
+from pipelines.stages.serve.mirror import Live
 
 
 class Tracer:
     """``goal`` is who is asked, or answered; ``failed`` the releases that were asked before. ``began`` is of
-    `time.monotonic`."""
+    `time.monotonic`. ``mirrors``: what else wants to know of an answer."""
 
     def __init__(
         self,
@@ -32,8 +33,10 @@ class Tracer:
         offered: list[str],
         began: float,
         place: Place,
+        mirrors: Callable[[Live], None] | None,
     ) -> None:
-        self.traces, self.metrics = traces, metrics
+        self.traces, self.metrics, self.mirrors = traces, metrics, mirrors
+        self.asked, self.asked_at = asked, time.monotonic()
         self.product, self.began, self.place = product, began, place
         self.goal, self.notices = chosen
         self.failed: tuple[Digest, ...] = ()
@@ -85,3 +88,5 @@ class Tracer:
         self.traces.add(trace)
         self.metrics.answered(trace, error)
         self.place.leave(self.seen.prompt_tokens + self.seen.completion_tokens)
+        if self.mirrors is not None and status in (200, 422):
+            self.mirrors(Live(self.asked, trace, self.seen, (time.monotonic() - self.asked_at) * 1000))

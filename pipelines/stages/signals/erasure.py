@@ -152,7 +152,7 @@ def _routed(parts: Parts, products: Sequence[Product], found: Derived) -> str:
     table = read_routes(parts.home)
     for product in products if found.releases else ():
         route = table.of(product.name)
-        if route and {route.champion, route.previous, route.live_challenger()} & found.releases.keys():
+        if route and {route.champion, route.previous, route.live_challenger(), route.shadow} & found.releases.keys():
             return f"the route of {product.name} still names a revoked release"
         if parts.registry.alias(product.name, "champion") in found.releases:
             return f"the registry's champion of {product.name} still is a revoked release"
