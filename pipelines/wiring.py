@@ -254,11 +254,12 @@ def gateway_app() -> "FastAPI":
     import logging
 
     from pipelines.stages.serve.gateway import make_gateway
+    from resources.telemetry import telemetry_of
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     line = Line()
-    return make_gateway(line, line.products, line.settings.reconcile_seconds)
+    return make_gateway(line, line.products, line.settings.reconcile_seconds, telemetry=telemetry_of())
 
 
 def review_app() -> "FastAPI":

@@ -13,6 +13,7 @@ from data_contracts.traces import Trace
 from pipelines.recipes.product import Product
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.reconcile import reconcile
+from pipelines.stages.serve.spans import Telemetry
 from pipelines.stages.serve.tenants import create_key, operator_key
 from tests.support.ports import free_ports
 from tests.support.serving import FakeParts, chain, fake_vllm, registered, running, tiny_product
@@ -78,7 +79,9 @@ class Installation:
 
 
 @contextmanager
-def installed(folder: Path, limits: str = "", clock: Clock | None = None, **serving: object) -> Iterator[Installation]:
+def installed(
+    folder: Path, limits: str = "", clock: Clock | None = None, telemetry: Telemetry | None = None, **serving: object
+) -> Iterator[Installation]:
     """``limits``: the text of ``limits.yaml``; ``serving``: of the product. A folder may be used again."""
     parts = FakeParts(folder)
     if limits:
@@ -86,7 +89,7 @@ def installed(folder: Path, limits: str = "", clock: Clock | None = None, **serv
     product = tiny_product(folder / "product")
     product = product.model_copy(update={"serving": product.serving.model_copy(update=serving)})
     other = tiny_product(folder / "product", "pricing", "globex")
-    app = make_gateway(parts, lambda: [product, other], reconcile_seconds=0, now=clock or Clock())
+    app = make_gateway(parts, lambda: [product, other], reconcile_seconds=0, now=clock or Clock(), telemetry=telemetry)
     with fake_vllm(parts.server), running(app, free_ports(1)[0]) as url:
         found = Installation(parts, product, other, url)
         try:

@@ -107,6 +107,8 @@ class FakeVllm:
         self.refuses: set[Digest] = set()
         self.tries: Counter[Digest] = Counter()
         self.asked: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        """Of each request in `asked`."""
         self.loads: list[Digest] = []
         self.breaks = 0
         """How many streams to cut off after their second chunk."""
@@ -153,6 +155,7 @@ class FakeVllm:
     async def chat(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
+        self.headers.append(request.headers)
         if body["model"] not in self.names:
             return JSONResponse({"error": {"message": "no such adapter", "code": 404}}, status_code=404)
         if body["messages"][-1]["content"] == "too long":

@@ -40,6 +40,7 @@ from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.mirror import Mirror
 from pipelines.stages.serve.openapi import description
 from pipelines.stages.serve.reconcile import reconcile
+from pipelines.stages.serve.spans import Spans, Telemetry
 from pipelines.stages.serve.tenants import Callers
 from pipelines.stages.serve.tracer import Tracer
 from pipelines.stages.serve.upstream import Upstream, followed_by
@@ -59,10 +60,11 @@ def make_gateway(
     products: Callable[[], Sequence[Product]],
     reconcile_seconds: float = 5,
     now: Callable[[], datetime] = _now,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The application. ``products`` lists the product files of now; 0 seconds switches the reconciler off; ``now`` is
-    the clock that sunsets, limits and breakers go by."""
-    gateway = Gateway(parts, products, now)
+    the clock that sunsets, limits and breakers go by; ``telemetry`` takes OpenTelemetry spans."""
+    gateway = Gateway(parts, products, now, telemetry)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -85,7 +87,13 @@ def make_gateway(
 
 
 class Gateway:
-    def __init__(self, parts: Parts, products: Callable[[], Sequence[Product]], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        products: Callable[[], Sequence[Product]],
+        now: Callable[[], datetime],
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.parts = parts
         self.products = products
         self.callers = Callers(parts.home)
@@ -96,9 +104,11 @@ class Gateway:
         self.upstream = Upstream(parts, self.breakers)
         self.metrics = Metrics(self.admission.load, self.view.live)
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
+        self.spans = Spans(telemetry)
 
     async def chat(self, request: Request) -> Response:
         began = time.monotonic()
+        span = request.state.span = self.spans.begin(request.headers)
         tenant = self._caller(request)
         body = await read_chat(request)
         product, route = self.choice.product(body["model"], tenant)
@@ -111,7 +121,7 @@ class Gateway:
             product.tenant, most_tokens(asked), operator=tenant is None, gone=lambda: _gone(request)
         )
         mirrors = self.mirror.draw(product, route) if tenant is not None else None
-        trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place, mirrors)
+        trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place, mirrors, span)
         try:
             if asked["stream"]:
                 wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -149,7 +159,10 @@ class Gateway:
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Every error that ends a request before somebody is asked."""
         denied = failure(error)
-        self.metrics.denied(getattr(request.state, "product", ""), denied.status, denied.code)
+        product = getattr(request.state, "product", "")
+        self.metrics.denied(product, denied.status, denied.code)
+        if (span := getattr(request.state, "span", None)) is not None:
+            span.refused(product, denied.status, denied.code)
         return error_response(denied.status, denied.code, str(denied), denied.headers)
 
     async def load(self, request: Request) -> Response:
@@ -173,6 +186,7 @@ class Gateway:
         await self.mirror.close()
         await self.upstream.close()
         await asyncio.to_thread(self.parts.traces.flush)
+        await asyncio.to_thread(self.spans.close)
 
     def _caller(self, request: Request) -> str | None:
         """The tenant of this request's key; ``None`` for the operator. Raises `Denied`."""
@@ -190,8 +204,9 @@ class Gateway:
         while True:
             goal = trace.goal
             try:
-                found = await self.upstream.ask(goal, asked, trace.id)
+                found = await self.upstream.ask(goal, asked, trace.calls())
             except AdapterFailed as failed:
+                trace.span.call_failed(type(failed.error).__name__)
                 instead = self.choice.instead(trace.product, goal, (*trace.failed, goal.release), failed.error)
                 if instead is None:
                     raise failed.error from failed

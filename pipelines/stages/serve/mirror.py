@@ -121,7 +121,8 @@ class Mirror:
         began = time.monotonic()
         try:
             async with asyncio.timeout(SECONDS):
-                response, _ = await self.upstream.ask(goal, asked, live.trace.trace_id.replace("chatcmpl", "shadow"))
+                name = live.trace.trace_id.replace("chatcmpl", "shadow")
+                response, _ = await self.upstream.ask(goal, asked, {"x-request-id": name})
         except AdapterFailed as failed:
             if failed.suspect:
                 self.upstream.breakers.failed(goal.adapter, failed.error)

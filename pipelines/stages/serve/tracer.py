@@ -17,6 +17,7 @@ from pipelines.stages.serve.answer import has_form
 from pipelines.stages.serve.choice import Chosen
 from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.mirror import Live
+from pipelines.stages.serve.spans import RequestSpan
 
 
 class Tracer:
@@ -34,8 +35,9 @@ class Tracer:
         began: float,
         place: Place,
         mirrors: Callable[[Live], None] | None,
+        span: RequestSpan,
     ) -> None:
-        self.traces, self.metrics, self.mirrors = traces, metrics, mirrors
+        self.traces, self.metrics, self.mirrors, self.span = traces, metrics, mirrors, span
         self.asked, self.asked_at = asked, time.monotonic()
         self.product, self.began, self.place = product, began, place
         self.goal, self.notices = chosen
@@ -52,6 +54,10 @@ class Tracer:
     def headers(self) -> dict[str, str]:
         named = {name: value for name, value in self.provenance.items() if name != "reason"}
         return {f"x-assay-{name.replace('_', '-')}": value or "none" for name, value in named.items()} | self.notices
+
+    def calls(self) -> dict[str, str]:
+        """vLLM is asked; the headers that its request carries."""
+        return {"x-request-id": self.id.removeprefix("chatcmpl-")} | self.span.calls(self.goal)
 
     def falls_back(self, instead: Chosen) -> None:
         """From a release that could not answer to another, or to the base."""
@@ -87,6 +93,7 @@ class Tracer:
         )
         self.traces.add(trace)
         self.metrics.answered(trace, error)
+        self.span.answered(self.asked, trace, self.seen.cut, error)
         self.place.leave(self.seen.prompt_tokens + self.seen.completion_tokens)
         if self.mirrors is not None and status in (200, 422):
             self.mirrors(Live(self.asked, trace, self.seen, (time.monotonic() - self.asked_at) * 1000))

@@ -39,12 +39,12 @@ class Upstream:
         self._healed: Counter[Digest | None] = Counter()
 
     async def ask(
-        self, goal: Target, request: Mapping[str, Any], trace_id: str
+        self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
         """The complete answer, or a stream's once its first line is there, with all of its lines: close that response.
         Or vLLM's refusal."""
         self.breakers.check(goal.adapter)
-        response, lines = await self._twice(goal, request, trace_id)
+        response, lines = await self._twice(goal, request, headers)
         if response.status_code == 200:
             self.breakers.answered(goal.adapter)
         return response, lines
@@ -53,11 +53,11 @@ class Upstream:
         await self.client.aclose()
 
     async def _twice(
-        self, goal: Target, request: Mapping[str, Any], trace_id: str
+        self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
         seen = self._healed[goal.adapter]
         try:
-            response, lines = await self._once(goal, request, trace_id)
+            response, lines = await self._once(goal, request, headers)
             if response.status_code != 404:
                 return response, lines
             await response.aclose()
@@ -65,7 +65,7 @@ class Upstream:
             log.warning("vLLM did not answer (%s); asking once more", type(error).__name__)
         await self._heal(goal, seen)
         try:
-            response, lines = await self._once(goal, request, trace_id)
+            response, lines = await self._once(goal, request, headers)
         except httpx.TransportError as error:
             unreached = Unavailable(f"the model server cannot be reached ({type(error).__name__})")
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -77,12 +77,11 @@ class Upstream:
         return response, lines
 
     async def _once(
-        self, goal: Target, request: Mapping[str, Any], trace_id: str
+        self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
         body = dict(request) | {"model": await self._served(goal)}
-        headers = {"x-request-id": trace_id.removeprefix("chatcmpl-")}
         outgoing = self.client.build_request(
-            "POST", f"{self.parts.server.url()}/chat/completions", json=body, headers=headers
+            "POST", f"{self.parts.server.url()}/chat/completions", json=body, headers=dict(headers)
         )
         response = await self.client.send(outgoing, stream=True)
         try:
