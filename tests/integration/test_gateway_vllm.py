@@ -19,6 +19,7 @@ from data_contracts.manifests import BaseManifest, ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
 from pipelines.recipes.product import Product, Rollout
 from pipelines.stages.release import rollout
+from pipelines.stages.release.shadow import begin_shadow, end_shadow
 from pipelines.stages.serve.routes import challenging, read_routes
 from pipelines.stages.serve.tenants import create_key
 from pipelines.wiring import Line
@@ -267,6 +268,30 @@ def test_a_stream_counts_its_tokens_on_the_way_and_the_client_sees_them_at_the_e
     counts = [chunk["usage"]["completion_tokens"] for chunk in direct]
     assert counts == sorted(counts)
     assert len(set(counts)) > 2
+
+
+def test_a_shadow_answers_too_and_only_its_numbers_are_kept(gateway: Gateway) -> None:
+    line, product = gateway.line, gateway.product
+    first, second = gateway.releases
+    gateway.promote(second)
+    alone = gateway.ask().text
+    gateway.promote(first)
+    line.log.append(
+        "approval.accepted", product.name, {"release": second, "environment": product.environment}, actor="test"
+    )
+    begun = begin_shadow(line, product, second, 1.0, actor="test")
+    asked = [gateway.ask(stream) for stream in (False, True)]
+    assert [each.release for each in asked] == [first, first]
+    deadline = time.monotonic() + 30
+    while len(found := line.traces.shadows(product.name, begun.time)) < 2:
+        assert time.monotonic() < deadline, line.supervisor.log_tail("gateway")
+        time.sleep(0.1)
+    assert {(each.live, each.shadow, each.status) for each in found} == {(first, second, 200)}
+    assert [each.equal for each in found] == [each.text == alone for each in asked]
+    assert all(each.ms and each.live_ms for each in found)
+    end_shadow(line, product, actor="test")
+    gateway.ask()
+    assert len(line.traces.shadows(product.name, begun.time)) == 2
 
 
 def _lines(client: httpx.Client, url: str, body: dict[str, Any]) -> list[str]:

@@ -193,8 +193,12 @@ def test_switched_off_it_stops_at_once(home: Installation) -> None:
     until(lambda: outcomes(home), {"stopped": 1})
     home.parts.server.slow.clear()
     home.ask()
-    assert outcomes(home) == {"stopped": 1}
     assert shadows(home) == []
+    begin_shadow(home.parts, home.product, home.release("c"), 1.0, actor="test")
+    home.ask()
+    until(lambda: outcomes(home), {"stopped": 1, "answered": 1})
+    assert len(asked(home, "b")) == 1
+    end_shadow(home.parts, home.product, actor="test")
     with pytest.raises(Refused, match="nothing to switch off"):
         end_shadow(home.parts, home.product, actor="test")
 
