@@ -292,6 +292,19 @@ def test_a_dead_collector_costs_no_answer_and_few_lines(
     assert not collector.free.is_set(), "the gateway ended, and the collector had not answered"
 
 
+@pytest.mark.timeout(20)
+def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(
+    collector: Collector, sending: Callable[..., OtlpTelemetry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK by itself would wait half a minute."""
+    monkeypatch.setattr(telemetry, "CLOSE_S", 0.1)
+    collector.free.clear()
+    found = sending(collector.url, OTEL_EXPORTER_OTLP_TIMEOUT="600")
+    found.tracer.start_span("last").end()
+    found.close()
+    assert not collector.free.is_set()
+
+
 def test_a_wrong_variable_costs_the_spans_and_no_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
