@@ -47,8 +47,9 @@ class Guards(Frozen):
 
     max_loss_ratio: float = Field(gt=1)
     """Trips when the loss exceeds this many times the median of the last ``window`` losses."""
-    spike_floor: float = Field(default=0.0, ge=0)
-    """A loss up to this is no spike: one row that the base finds hard is many times as hard as those known by heart."""
+    spike_floor: float = Field(default=1.0, ge=0)
+    """A loss up to this is no spike: a row that the base finds hard is many times as hard as those known by heart, and
+    anything is many times the losses of `grpo`, whose median may be 0."""
     window: int = Field(ge=2)
     max_grad_norm: float = Field(gt=0)
     """Trips when the gradient norm, before clipping, exceeds this."""

@@ -270,23 +270,31 @@ def test_a_stream_counts_its_tokens_on_the_way_and_the_client_sees_them_at_the_e
     assert len(set(counts)) > 2
 
 
-def test_a_shadow_answers_too_and_only_its_numbers_are_kept(gateway: Gateway) -> None:
-    line, product = gateway.line, gateway.product
-    first, second = gateway.releases
-    gateway.promote(second)
+def test_a_shadow_answers_too_and_only_its_numbers_are_kept(
+    gateway: Gateway, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    line, product = gateway.line, tiny_product(tmp_path, "shadowed")
+    (line.settings.products / "shadowed.yaml").write_text(yaml.safe_dump(product.model_dump(mode="json")))
+    releases = []
+    for seed in (15, 16):
+        weights = tiny_adapter(line.store, tiny_base_manifest, tmp_path, seed)
+        files = {"adapter": line.store.tree(weights)}
+        releases.append(registered(line, product, tiny_base_manifest.digest, weights, files))
+    first, other = releases
+    gateway = gateway._replace(product=product, releases=(first, other))
+    gateway.promote(other)
     alone = gateway.ask().text
     gateway.promote(first)
-    line.log.append(
-        "approval.accepted", product.name, {"release": second, "environment": product.environment}, actor="test"
-    )
-    begun = begin_shadow(line, product, second, 1.0, actor="test")
+    approved = {"release": other, "environment": product.environment}
+    line.log.append("approval.accepted", product.name, approved, actor="test")
+    begun = begin_shadow(line, product, other, 1.0, actor="test")
     asked = [gateway.ask(stream) for stream in (False, True)]
     assert [each.release for each in asked] == [first, first]
     deadline = time.monotonic() + 30
     while len(found := line.traces.shadows(product.name, begun.time)) < 2:
         assert time.monotonic() < deadline, line.supervisor.log_tail("gateway")
         time.sleep(0.1)
-    assert {(each.live, each.shadow, each.status) for each in found} == {(first, second, 200)}
+    assert {(each.live, each.shadow, each.status) for each in found} == {(first, other, 200)}
     assert [each.equal for each in found] == [each.text == alone for each in asked]
     assert all(each.ms and each.live_ms for each in found)
     end_shadow(line, product, actor="test")

@@ -153,7 +153,7 @@ def test_adapters_that_do_not_fit_are_refused_with_the_reason(
             tiny_vllm.ensure_loaded(tiny_adapter(tiny_line.store, tiny_base_manifest, tmp_path, 1, **config))
 
     refused("trained on base", base_model_name_or_path="sha256:" + "0" * 64)
-    refused("rank 32", r=32)
+    refused("rank 65", r=65)
     refused("replaces whole modules", modules_to_save=["lm_head"])
     refused("DoRA", use_dora=True)
 

@@ -43,7 +43,8 @@ def test_a_validation_loss_must_be_a_number() -> None:
 
 
 def test_a_hard_row_among_rows_that_are_learned_by_heart_is_no_spike_up_to_the_floor() -> None:
-    known = (0.02, 0.03, 0.02, 0.01)
+    known = (0.02, 0.03, 0.0, 0.0)
+    Watchman(GUARDS, known).check_loss(5, 0.9)
     with pytest.raises(GuardTripped, match=r"step 5: the loss 2\.9 "):
         Watchman(GUARDS, known).check_loss(5, 2.9)
     watchman = Watchman(GUARDS.model_copy(update={"spike_floor": 3.0}), known)
