@@ -17,7 +17,7 @@ from pipelines.stages.serve.tenants import create_key
 from pipelines.stages.train import steps
 from pipelines.wiring import Line
 from tests.support.adapters import write_adapter
-from tests.support.ports import free_ports
+from tests.support.installation import settings_in
 from tests.support.serving import chain, registered, tiny_product
 
 RANK = 16
@@ -72,20 +72,8 @@ class Installed(NamedTuple):
 @contextmanager
 def installed(base: str, folder: Path) -> Iterator[Installed]:
     """With vLLM running; all is stopped at the end."""
-    gateway, vllm, mlflow, dagster = free_ports(4)
-    line = Line(
-        Settings(
-            home=folder / "home",
-            trust_root=folder / "trust",
-            products=folder / "products",
-            serve_max_rank=RANK,
-            gateway_port=gateway,
-            vllm_port=vllm,
-            mlflow_port=mlflow,
-            dagster_port=dagster,
-            reconcile_seconds=1,
-        )
-    )
+    more = {"products": str(folder / "products"), "serve_max_rank": str(RANK), "reconcile_seconds": "1"}
+    line = Line(Settings.model_validate(settings_in(folder, **more)))
     (folder / "products").mkdir()
     line.log.signer_line()
     manifest, _ = steps.stored_base(line, base)

@@ -68,8 +68,7 @@ class Planted(Frozen):
 
 class MixtureRule(Frozen):
     """``replay_share`` of the rows come from replay sources, of each kind (conversations, preferences) that has such
-    sources. Of the others no label (the contract's ``labelKey``) makes
-    up more than ``max_label_share``."""
+    sources. Of the others no label (the contract's ``labelKey``) makes up more than ``max_label_share``."""
 
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     max_label_share: float | None = Field(default=None, gt=0, le=1)
