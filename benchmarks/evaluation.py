@@ -36,7 +36,7 @@ def shortened(folder: Path, name: str, items: int, metrics: int | None = None) -
     suite = load_suite(Path("evals/suites") / f"{name}.yaml")
     data = folder / f"{name}-{items}.jsonl"
     data.write_text("".join(suite.data_path().read_text().splitlines(keepends=True)[:items]))
-    fields = suite.payload() | {"data": str(data), "metrics": list(suite.metrics[:metrics])}
+    fields = suite.payload() | {"data": str(data), "data_digest": None, "metrics": list(suite.metrics[:metrics])}
     fields["headline"] = fields["metrics"][0]
     path = folder / f"{name}-{items}-{metrics}.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in fields.items() if value is not None}))
