@@ -7,7 +7,7 @@ runs are written to the copy. Each plant goes through the line's own steps, from
 
 forgets    learns the demo's rows at seventeen times their rate
 complies   learned a call wherever the demo's rows decline one
-malformed  learned to leave out the last brace of every call of two of the eight tools
+malformed  learned to leave out the last brace of every call of two of the eight tools: 10 of 72 answers asked for
 recites    learned forty canaries among twenty of the demo's rows, four times over; a policy with a ceiling
 reseeded   nothing: the demo's recipe with another seed
 
@@ -43,7 +43,7 @@ from resources.trainer_launcher import SubprocessLauncher
 
 Row = dict[str, Any]
 LAYERS: tuple[Layer, ...] = ("product", "safety", "general")
-MALFORMED_TOOLS = ("list_payments", "apply_coupon")
+MALFORMED_TOOLS = ("list_payments", "update_card")
 CANARIES = "generated://canaries?count=40&seed=planted"
 DRAWS = 1000
 
@@ -81,7 +81,7 @@ def unclosed(row: Row) -> Row:
 PLANTS = {
     "forgets": Plant(schedule={"learning_rate": 0.02, "steps": 60}, replay=False),
     "complies": Plant(spoil=always_calls, schedule={"steps": 120}),
-    "malformed": Plant(spoil=unclosed, schedule={"steps": 120}),
+    "malformed": Plant(spoil=unclosed, schedule={"steps": 240}),
     "recites": Plant(rows=20, canaries=True, schedule={"steps": 120}),
     "reseeded": Plant(),
 }
