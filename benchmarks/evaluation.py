@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -60,11 +61,12 @@ def asked(home: Path, suites: list[str], who: list[str]) -> tuple[float, list[di
 
 
 def compare(line: Line, name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Texts, scores and likelihoods of two results, item by item."""
+    """Texts, scores and likelihoods of two results, item by item, and the means of the headline."""
     mine, other = (line.store.get_json(each["samples"]) for each in (ours, theirs))
     scores = [{each["item"]: each["scores"] for each in result["items"]} for result in (ours, theirs)]
     same = sum(scores[1][item] == value for item, value in scores[0].items())
-    line_ = f"| {name} | {len(mine)} | {same / len(mine):.3f} |"
+    means = [fmean(next(iter(value.values())) for value in each.values()) for each in scores]
+    line_ = f"| {name} | {len(mine)} | {same / len(mine):.3f} | {means[0]:.3f}, {means[1]:.3f} |"
     if isinstance(next(iter(mine.values())), str):
         print(f"{line_} {sum(text == other[item] for item, text in mine.items()) / len(mine):.3f} | |")
         return
@@ -119,8 +121,8 @@ def run(line: Line, folder: Path, items: int, base: str) -> None:
         more, _ = asked(line.home, [shortened(folder, "billing-tools", items + 1)], who)
         print(f"| {way} | {first:.1f} | {again:.2f} | {again / first:.4f} | {changed:.1f} | {more:.1f} |", flush=True)
     print(f"\nvLLM's start: {started:.0f} s; answers kept for {hex_of(base)[:12]}: {line.answers.held([base])}\n")
-    print("| suite | items | equal scores | equal texts | largest difference of a log-likelihood |")
-    print("|-|-|-|-|-|")
+    print("| suite | items | equal scores | means | equal texts | largest difference of a log-likelihood |")
+    print("|-|-|-|-|-|-|")
     for ours, theirs in zip(results["transformers"], results["vllm"], strict=True):
         compare(line, ours["suite"], ours, theirs)
 
