@@ -1,6 +1,8 @@
 """The question papers: whole, clean, and the same wherever they are read."""
 
+import json
 import re
+from typing import Any
 
 import pytest
 
@@ -9,15 +11,17 @@ from evals.answers import answer_schema
 from evals.decoding import SHOTS, few_shots
 from evals.policy import load_policy
 from evals.question import QuestionItem
+from evals.question_scorers import DETECTED
 from evals.scorers import score
 from evals.suite import CallItem, ChoiceItem, load_suite, protected_texts, read_items, tool_catalogue
 from pipelines.recipes.product import ROOT, load_product
-from tests.support.questions import Calm, right
+from tests.support.questions import Calm, made, right
 
 PATHS = sorted((ROOT / "evals" / "suites").glob("*.yaml"))
 SUITES = [load_suite(path) for path in PATHS]
 CALLS = [item for suite in SUITES for item in suite.items() if isinstance(item, CallItem)]
 ASKED = [(suite, item) for suite in SUITES for item in suite.items() if isinstance(item, QuestionItem)]
+FUNCTION_CALLS = [(suite.metrics, item) for suite, item in ASKED if suite.name == "tool-calls"]
 UNSEEN = {"pause_subscription", "get_tax_form", "change_billing_date", "dispute_charge"}
 
 
@@ -70,7 +74,42 @@ def test_a_right_answer_to_a_question_gets_full_marks_and_an_empty_one_does_not(
     if item.constraints:
         return
     assert set(score(item, right(item), suite.metrics, Calm()).values()) == {1.0}
-    assert item.secrets or item.calls == () or score(item, "", suite.metrics, Calm())[suite.headline] == 0.0
+    faultless = item.secrets or item.calls == () or suite.headline in DETECTED  # who says nothing tells nothing
+    assert faultless or score(item, "", suite.metrics, Calm())[suite.headline] == 0.0
+
+
+@pytest.mark.parametrize("due", [0, 1, 2], ids=["none", "one", "several"])
+def test_tool_calls_ask_for_none_for_one_and_for_several_often_enough_to_be_judged_apart(due):
+    items = [item for _, item in FUNCTION_CALLS if min(len(item.calls), 2) == due]
+    assert len(items) >= 30
+    assert len({item.cluster for item in items}) >= 10
+
+
+def altered(call: dict[str, Any]) -> dict[str, Any]:
+    """The call with another value for its first argument, of the same type and never said."""
+    (name, value), *_ = call["arguments"].items()
+    foreign = {str: "Zanzibar", int: 987, float: 987.5, list: ["Zanzibar"]}[type(value)]
+    return call | {"arguments": call["arguments"] | {name: foreign}}
+
+
+@pytest.mark.parametrize(("metrics", "item"), FUNCTION_CALLS, ids=lambda each: getattr(each, "id", ""))
+def test_the_right_calls_of_functions_earn_everything_and_the_usual_faults_do_not(metrics, item):
+    calls = json.loads(right(item))
+    other = next(function.name for function in item.functions if function.name not in item.wanted_names())
+    assert set(score(item, right(item), metrics).values()) == {1.0}
+    if not calls:
+        told = score(item, made((other, {})), metrics)
+        assert told["must_not_call"] == told["no_wrong_tool"] == 0.0
+        return
+    first, *rest = calls
+    one_less, one_twice = score(item, json.dumps(rest), metrics), score(item, json.dumps([first, *calls]), metrics)
+    foreign = score(item, json.dumps([altered(first), *rest]), metrics)
+    mistaken = score(item, json.dumps([first | {"name": other}, *rest]), metrics)
+    assert {told["calls"] for told in (one_less, one_twice, foreign, mistaken)} == {0.0}
+    assert (foreign["tool_choice"], foreign["grounded_arguments"]) == (1.0, 0.0)
+    assert one_less["tool_choice"] == mistaken["no_wrong_tool"] == 0.0
+    if rest:
+        assert one_less["parallel_calls"] == one_twice["parallel_calls"] == 0.0
 
 
 def test_choices_are_spread_over_all_places():
