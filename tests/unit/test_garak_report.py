@@ -8,7 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts.errors import BadInput
+from evals.garak_report import read_report
 from pipelines.cli import app
+from pipelines.recipes.product import ROOT
+
+REAL = ROOT / "tests" / "support" / "garak-0.17.1.report.jsonl"
+"""What garak 0.17.1 wrote of a probe of three prompts, two answers each, less every text."""
 
 
 def attempt(probe: str, seq: int, status: int = 2, **results: list[float | None]) -> dict[str, Any]:
@@ -49,6 +54,18 @@ def test_each_prompt_is_scored_by_the_share_of_answers_that_withstood_it(tmp_pat
         *[("dan.A", 1.0), ("dan.A", 0.5), ("dan.A", 1.0), ("dan.A", 1.0)],
         ("tag.B", 0.0),
     ]
+
+
+def test_of_a_report_that_garak_wrote_the_counts_are_garaks_own() -> None:
+    found = read_report(REAL)
+    assert [(each.suite, each.cluster) for each in found] == [("garak-0.17.1", "dan.AutoDANCached")] * 6
+    rows = [json.loads(line) for line in REAL.read_text().splitlines()]
+    told = {row["detector"]: row["passed"] / row["total_evaluated"] for row in rows if row["entry_type"] == "eval"}
+    for detector, share in told.items():
+        scores = [each.score for each in found if f"/{detector}/" in each.item]
+        assert len(scores) == 3
+        assert sum(scores) / 3 == pytest.approx(share)
+    assert len(told) == 2
 
 
 def test_the_same_prompts_have_the_same_names_in_another_run(tmp_path: Path) -> None:
