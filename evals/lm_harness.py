@@ -28,11 +28,11 @@ def engine() -> str:
 
 
 class Probed(NamedTuple):
-    """Metrics by item; what each request got, by item (of choices: log-likelihood, and whether it is the greedy text);
-    ``engine`` names what computed them."""
+    """Metrics by item; what each request got, by item (of choices: log-likelihood, and whether it is the greedy text;
+    else the text); ``engine`` names what computed them."""
 
     scores: dict[str, dict[str, float]]
-    likelihoods: dict[str, JsonValue]
+    answers: dict[str, JsonValue]
     engine: str
 
 
@@ -47,9 +47,6 @@ class RememberingLM:
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         return self._answered("loglikelihood", requests)
-
-    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[Any]:
-        return self._answered("loglikelihood_rolling", requests)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
         return self._answered("generate_until", requests)

@@ -21,7 +21,7 @@ from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.kept import Progress, Respondent
 from evals.protocols import EvalParts, Keeping
 from evals.scorers import classifiers, score
-from evals.suite import CallItem, ChoiceItem, Layer, Suite, load_suites
+from evals.suite import CallItem, ChatItem, Layer, Suite, load_suites
 from pipelines.recipes.product import Product
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def evaluate(
 
     def work() -> EvalResult:
         asked = (parts, suite, who, way, progress)
-        found = _by_likelihood(*asked) if probe else _by_answer(*asked, judges)
+        found = _by_lm_eval(*asked) if probe else _by_answer(*asked, judges)
         return EvalResult(
             product=product,
             suite=suite.name,
@@ -220,7 +220,7 @@ def _by_answer(
     parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress, judges: Mapping[str, Sitting]
 ) -> _Answered:
     """Ask for answers, score them, and let judges score them."""
-    items = [item for item in suite.items() if not isinstance(item, ChoiceItem)][: way.limit]
+    items = [item for item in suite.items() if isinstance(item, ChatItem)][: way.limit]
     # Equal tool lists follow each other: one cached prefix.
     neighbours = sorted(items, key=lambda item: item.tools if isinstance(item, CallItem) else ())
     questions = {item.id: way.decoding.question(way.template, item) for item in neighbours}
@@ -234,14 +234,14 @@ def _by_answer(
     return _Answered(scored, dict(texts), engine, said.judged)
 
 
-def _by_likelihood(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
-    """Let lm-eval compare the choices of every item by likelihood."""
+def _by_lm_eval(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
+    """Let lm-eval compare the choices of every item by likelihood, or go on with its text."""
     items = suite.items()[: way.limit]
     probed = lm_harness.probe(suite, parts.answers, who, progress, way.limit, way.fresh)
     if probed.scores.keys() != {item.id for item in items}:
         raise Refused(f"lm-eval scored {len(probed.scores)} items of suite {suite.name}, which has {len(items)}")
     scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
-    return _Answered(scored, probed.likelihoods, probed.engine, {})
+    return _Answered(scored, probed.answers, probed.engine, {})
 
 
 def _progress(suite: Suite, subject: Subject) -> Progress:

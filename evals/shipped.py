@@ -11,7 +11,7 @@ from data_contracts.verdicts import EvalResult
 from evals.decoding import Decoding
 from evals.protocols import ChatModel, Detectors
 from evals.scorers import score
-from evals.suite import ChoiceItem, Suite
+from evals.suite import ChatItem, Suite
 
 TOLERANCE = 0.1
 """Of the items of a suite: so many may score otherwise than on record."""
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def to_ask(suites: Sequence[Suite], results: Mapping[str, Digest]) -> tuple[list[Suite], list[str]]:
-    """The suites to ask again, and the names of those that are left out: compared by likelihood, or scored by a judge
+    """The suites to ask again, and the names of those that are left out: asked by lm-eval, or scored by a judge
     alone."""
     known = [suite for suite in suites if f"{suite.name}/{SUBJECT}" in results]
     asked = [suite for suite in known if suite.lm_eval is None and _plain(suite)]
@@ -44,7 +44,7 @@ def agreement(
             f"suite {suite.name} was changed since the release was judged on it ({result.suite_digest}): export from "
             "the checkout that holds it as it was"
         )
-    items = spread([item for item in suite.items() if not isinstance(item, ChoiceItem)], limit)
+    items = spread([item for item in suite.items() if isinstance(item, ChatItem)], limit)
     way = decoding.freed() if suite.free else decoding
     questions = {sha256_json([suite.name, item.id]): way.question("", item) for item in items}
     texts: dict[Digest, str] = {}

@@ -1,8 +1,9 @@
 """Suites: what is asked, in which layer, on which terms. One YAML each, its items as JSON lines beside it.
 
-Items are of four kinds: a customer's message with the product's tools on offer and the right behaviour (`CallItem`), a
+Items are of five kinds: a customer's message with the product's tools on offer and the right behaviour (`CallItem`), a
 question that is answered in free text or in calls (`QuestionItem`), one that is answered from passages (`PassageItem`),
-and one with choices that lm-eval scores by likelihood (`ChoiceItem`).
+and two that lm-eval asks on the bare text: one with choices, scored by likelihood (`ChoiceItem`), and one whose text
+goes on (`CompletionItem`).
 """
 
 import json
@@ -82,9 +83,20 @@ class ChoiceItem(Frozen):
         return self
 
 
-Item = CallItem | ChoiceItem | QuestionItem | PassageItem
-ItemT = TypeVar("ItemT", CallItem, ChoiceItem, QuestionItem, PassageItem, Document)
-Items = tuple[CallItem, ...] | tuple[ChoiceItem, ...] | tuple[QuestionItem, ...] | tuple[PassageItem, ...]
+class CompletionItem(Frozen):
+    """A text that a model is to go on with; any of ``answers`` will do."""
+
+    id: str
+    cluster: str
+    text: str = Field(min_length=1)
+    answers: tuple[str, ...] = Field(min_length=1)
+
+
+ChatItem = CallItem | QuestionItem | PassageItem
+"""What is asked as a conversation."""
+Item = ChatItem | ChoiceItem | CompletionItem
+ItemT = TypeVar("ItemT", CallItem, ChoiceItem, CompletionItem, QuestionItem, PassageItem, Document)
+Items = tuple[Item, ...]
 
 
 class Suite(Frozen):
@@ -136,6 +148,23 @@ class Suite(Frozen):
             raise ValueError("free: no schema holds these answers anyway; it is for `asks: product-calls`")
         return self
 
+    @model_validator(mode="after")
+    def _lm_eval_scores_each_item_once(self) -> "Suite":
+        if self.lm_eval is not None and self._output not in ("multiple_choice", "generate_until"):
+            raise ValueError(f"lm_eval: no items fit output_type {self._output}: use multiple_choice or generate_until")
+        if self.lm_eval is not None and len(_listed(self.lm_eval, "filter_list")) > 1:
+            raise ValueError("lm_eval: each filter of filter_list gives scores of its own: keep one")
+        return self
+
+    @property
+    def _output(self) -> str:
+        return str((self.lm_eval or {}).get("output_type", "generate_until"))  # lm-eval's own default
+
+    @property
+    def by_choice(self) -> bool:
+        """Whether lm-eval compares the likelihood of choices."""
+        return self.lm_eval is not None and self._output == "multiple_choice"
+
     @property
     def step(self) -> Layer:
         """The step of the line that asks it: layers without one of their own go with the product's."""
@@ -161,7 +190,7 @@ class Suite(Frozen):
         """The items as they stand in the file, before any transform."""
         path = self.data_path()
         if self.lm_eval is not None:
-            return read_items(path, ChoiceItem)
+            return read_items(path, ChoiceItem) if self.by_choice else read_items(path, CompletionItem)
         if self.asks == "passages":
             return read_items(path, PassageItem)
         return read_items(path, CallItem) if self.asks == "product-calls" else read_items(path, QuestionItem)
@@ -218,12 +247,7 @@ def load_suite(path: Path) -> Suite:
 
 def _known_metrics(suite: Suite) -> set[str]:
     if suite.lm_eval is not None:
-        listed = suite.lm_eval.get("metric_list")
-        return (
-            {str(each.get("metric")) for each in listed if isinstance(each, dict)}
-            if isinstance(listed, list)
-            else set()
-        )
+        return {str(each.get("metric")) for each in _listed(suite.lm_eval, "metric_list") if isinstance(each, dict)}
     from evals import question_scorers, scorers  # scorers import items from here
 
     if suite.asks == "product-calls":
@@ -233,6 +257,11 @@ def _known_metrics(suite: Suite) -> set[str]:
     return {*question_scorers.SCORERS, *question_scorers.DETECTED, RUBRIC}
 
 
+def _listed(task: dict[str, JsonValue], key: str) -> list[JsonValue]:
+    listed = task.get(key)
+    return listed if isinstance(listed, list) else []
+
+
 def load_suites(product: Product) -> tuple[Suite, ...]:
     return tuple(load_suite(product.file("suite", name)) for name in product.suites)
 
@@ -240,7 +269,7 @@ def load_suites(product: Product) -> tuple[Suite, ...]:
 def is_probe(suite: Suite) -> bool:
     """Whether a trainer can ask it in mid-run: questions with choices, or requests of which some are to be refused."""
     if suite.lm_eval is not None:
-        return suite.layer == "general"
+        return suite.by_choice and suite.layer == "general"
     return suite.layer == "safety" and any(isinstance(i, CallItem) and i.expect == "refuse" for i in suite.items())
 
 

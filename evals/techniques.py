@@ -71,7 +71,7 @@ def load_asked(product: Product, desk: Desk) -> tuple[Suite, ...]:
     suites = tuple(load_suite(product.file("suite", name)) for name in desk.asked)
     for suite in suites:
         if suite.lm_eval is not None or suite.asks == "passages":
-            why = "has passages of its own" if suite.asks == "passages" else "compares the likelihood of choices"
+            why = "has passages of its own" if suite.asks == "passages" else "is asked by lm-eval"
             raise BadInput(
                 f"product {product.name}, desk: suite {suite.name} {why}, so that nothing goes before its questions: "
                 "name suites of calls or of questions"

@@ -35,6 +35,13 @@ PROBE = {
     "target_delimiter": " ",
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
 }
+GOES_ON = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{text}}",
+    "doc_to_target": "answers",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 6, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ragas imports deprecated parts of others
 
@@ -66,6 +73,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
         {"id": f"choice-{n}", "cluster": f"c{n}", "text": f"{n} and", "choices": list("abcd"), "answer": n % 4}
         for n in range(5)
     ]
+    lines = [{"id": f"line-{n}", "cluster": f"c{n}", "text": f"{n} and", "answers": ["x"]} for n in range(4)]
+    exact: dict[str, object] = {"metrics": ["exact_match"], "headline": "exact_match"}
     metrics = ["json_valid", "exact", "ragas_tool_call_accuracy"]
     return Product(
         name="tiny",
@@ -78,6 +87,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
         suites=(
             write_suite(folder, "calls", calls, layer="product", metrics=metrics, headline="exact"),
             write_suite(folder, "choices", choices, layer="general", metrics=["acc"], headline="acc", lm_eval=PROBE),
+            write_suite(folder, "lines", lines, layer="general", lm_eval=GOES_ON, **exact),
         ),
         gate_policy="none",
         serving={"max_tokens": 48},
@@ -150,6 +160,12 @@ def test_lm_eval_scores_every_item_on_the_served_model(
         assert {score.scores["acc"] for score in result.items} <= {0.0, 1.0}
         assert result.template == NO_TEMPLATE
         assert "lm-eval 0.4" in result.engine
+        said = tiny_line.store.get_manifest(layer.results[f"lines/{subject}"], EvalResult)
+        assert {score.item: score.scores for score in said.items} == {
+            f"line-{n}": {"exact_match": 0.0} for n in range(4)
+        }
+        assert said.samples is not None
+        assert all(isinstance(text, str) for [text] in tiny_line.store.get_json(said.samples).values())
     assert evaluate_layer(Remembering(tiny_line), product, "general", tiny_base_manifest, model, None) == (layer, True)
 
 

@@ -36,6 +36,13 @@ CHOICE = {
         {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
     ],
 }
+GOES_ON = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{text}}",
+    "doc_to_target": "answers",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 6, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
 WORDS = ("north", "a red house", "seven", "some of it", "no", "winter came early", "salt", "her own")
 TEMPLATE = (ROOT / "pipelines" / "templates" / "billing-assistant.jinja").read_text()
 
@@ -66,6 +73,11 @@ class Places:
             for n in range(6)
         ]
         self.choices = _suite(folder, "choices", choices, ["acc", "acc_norm"], lm_eval=CHOICE, layer="general")
+        lines = [
+            {"id": f"line-{n}", "cluster": f"c{n // 2}", "text": f"The {WORDS[n % 7]} of {n} is", "answers": ["no"]}
+            for n in range(12)
+        ]
+        self.lines = _suite(folder, "lines", lines, ["exact_match"], lm_eval=GOES_ON, layer="general")
         self.calls = _suite(folder, "calls", calls, ["json_valid", "must_not_call"], layer="safety")
         self.rows = choices
 
@@ -113,33 +125,34 @@ def assay(*words: object) -> Any:
     return done
 
 
-@pytest.mark.parametrize("adapted", [False, True])
-def test_item_by_item_the_numbers_are_lm_evals_own(line: Line, places: Places, adapted: bool) -> None:
+def lm_evals_own(places: Places, suite: Path, task: dict[str, Any], model: LocalModel) -> Any:
+    """What lm-eval by itself finds for a suite, through its own model."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    adapter = places.adapter if adapted else None
-    model = LocalModel(places.base, adapter)
-    ours = ask(line, load_suite(places.choices), model)
-    task = CHOICE | {
+    files = {
         "task": "plain",
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(places.choices.with_suffix(".jsonl"))}},
+        "dataset_kwargs": {"data_files": {"test": str(suite.with_suffix(".jsonl"))}},
         "test_split": "test",
     }
-    plain = simple_evaluate(
+    peft = {} if model.adapter is None else {"peft": str(model.adapter)}
+    return simple_evaluate(
         model="hf",
-        model_args={
-            "pretrained": str(places.base),
-            "dtype": model.dtype,
-            **({"peft": str(adapter)} if adapted else {}),
-        },
-        tasks=[task],
+        model_args={"pretrained": str(places.base), "dtype": model.dtype, **peft},
+        tasks=[task | files],
         task_manager=TaskManager(include_defaults=False),
         batch_size=model.batch,
         device="cpu",
         bootstrap_iters=0,
     )
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_item_by_item_the_numbers_are_lm_evals_own(line: Line, places: Places, adapted: bool) -> None:
+    model = LocalModel(places.base, places.adapter if adapted else None)
+    ours = ask(line, load_suite(places.choices), model)
+    plain = lm_evals_own(places, places.choices, CHOICE, model)
     theirs = {sample["doc"]["id"]: sample for sample in plain["samples"]["plain"]}
     assert {each.item: each.scores for each in ours.items} == {
         item: {metric: float(sample[metric]) for metric in ("acc", "acc_norm")} for item, sample in theirs.items()
@@ -149,6 +162,29 @@ def test_item_by_item_the_numbers_are_lm_evals_own(line: Line, places: Places, a
     mean = sum(each.scores["acc"] for each in ours.items) / len(ours.items)
     assert mean == plain["results"]["plain"]["acc,none"]
     assert 0 < mean < 1
+
+
+def test_a_text_that_goes_on_is_lm_evals_own_and_is_not_asked_for_again(line: Line, places: Places) -> None:
+    model = LocalModel(places.base)
+    said = ask(line, load_suite(places.lines), model)
+    texts = {item: text for item, [text] in line.store.get_json(said.samples).items()}
+    # A model with random weights says nothing that was to be expected: half of what it says is made right.
+    rows = [json.loads(row) for row in places.lines.with_suffix(".jsonl").read_text().splitlines()]
+    known = [row | {"answers": ["no", texts[row["id"]]] if n % 2 else ["no"]} for n, row in enumerate(rows)]
+    half = _suite(places.lines.parent, "half", known, ["exact_match"], lm_eval=GOES_ON, layer="general")
+
+    plain = lm_evals_own(places, half, GOES_ON, model)
+    theirs = {sample["doc"]["id"]: sample for sample in plain["samples"]["plain"]}
+    assert texts == {item: sample["filtered_resps"][0] for item, sample in theirs.items()}
+
+    class Silent(LocalModel):
+        def lm(self) -> Any:
+            raise AssertionError("it is asked again")
+
+    ours = ask(line, load_suite(half), Silent(places.base))
+    scores = {each.item: each.scores["exact_match"] for each in ours.items}
+    assert scores == {item: sample["exact_match"] for item, sample in theirs.items()}
+    assert sum(scores.values()) / len(scores) == plain["results"]["plain"]["exact_match,none"] == 0.5
 
 
 def test_answers_are_held_to_the_schema_and_do_not_depend_on_their_batch(line: Line, places: Places) -> None:

@@ -199,7 +199,7 @@ def test_faulty_files_are_told_before_anything_is_asked(desk: DeskLine, server: 
 def test_a_suite_that_nothing_goes_before_is_refused(desk: DeskLine) -> None:
     select(desk)
     desk.write(suites=["general-knowledge"])
-    assert "general-knowledge compares the likelihood of choices" in refused()
+    assert "general-knowledge is asked by lm-eval" in refused()
     desk.write(suites=["billing-help"])
     assert "billing-help has passages of its own" in refused()
 

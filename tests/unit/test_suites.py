@@ -13,7 +13,7 @@ from evals.policy import load_policy
 from evals.question import QuestionItem
 from evals.question_scorers import DETECTED
 from evals.scorers import score
-from evals.suite import CallItem, ChoiceItem, load_suite, protected_texts, read_items, tool_catalogue
+from evals.suite import CallItem, ChoiceItem, is_probe, load_suite, protected_texts, read_items, tool_catalogue
 from pipelines.recipes.product import ROOT, load_product
 from tests.support.questions import Calm, made, right
 
@@ -114,7 +114,7 @@ def test_the_right_calls_of_functions_earn_everything_and_the_usual_faults_do_no
 
 def test_choices_are_spread_over_all_places():
     for suite in SUITES:
-        if suite.lm_eval is not None:
+        if suite.by_choice:
             answers = [item.answer for item in read_items(suite.data_path(), ChoiceItem)]
             assert all(answers.count(place) >= len(answers) / 8 for place in range(4))
 
@@ -154,6 +154,7 @@ def test_an_id_that_comes_twice_is_named(tmp_path):
         read_items(file, ChoiceItem)
 
 
+PROBE = (ROOT / "evals" / "suites" / "general-knowledge.yaml").read_text()
 CONDUCT = (ROOT / "evals" / "suites" / "billing-conduct.yaml").read_text()
 
 
@@ -184,6 +185,42 @@ def test_a_bad_suite_gets_one_error_with_file_field_and_remedy(tmp_path, old, ne
         load_suite(file)
     assert re.search(said, str(raised.value))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "multiple_choice",
+            "loglikelihood_rolling",
+            "no items fit output_type loglikelihood_rolling: use multiple_choice",
+        ),
+        ("lm_eval:", "lm_eval:\n  filter_list: [{name: a}, {name: b}]", "each filter .* scores of its own: keep one"),
+        ("metrics: [acc]", "metrics: [acc, f1]", "field metrics: nothing measures f1: use acc"),
+    ],
+)
+def test_a_task_of_lm_evals_that_would_not_score_every_item_once_is_refused(tmp_path, old, new, said):
+    file = tmp_path / "suite.yaml"
+    file.write_text(PROBE.replace(old, new, 1))
+    with pytest.raises(BadInput, match=said):
+        load_suite(file)
+
+
+def test_a_trainer_asks_choices_in_mid_run_and_no_texts_to_go_on_with():
+    assert {suite.name: is_probe(suite) for suite in SUITES if suite.lm_eval} == {
+        "general-knowledge": True,
+        "words": False,
+    }
+
+
+def test_a_completion_without_an_answer_is_named(tmp_path):
+    file = tmp_path / "suite.yaml"
+    file.write_text((ROOT / "evals" / "suites" / "words.yaml").read_text().replace("evals/probes/", ""))
+    rows = (ROOT / "evals/probes/words.jsonl").read_text().splitlines()
+    (tmp_path / "words.jsonl").write_text(json.dumps(json.loads(rows[0]) | {"answers": []}) + "\n")
+    file.write_text(re.sub("data_digest: .*\n", "", file.read_text()))
+    with pytest.raises(BadInput, match=r"words\.jsonl, line 1, field answers"):
+        load_suite(file).items()
 
 
 def test_items_that_were_changed_are_noticed_and_the_new_digest_is_told(tmp_path):
