@@ -8,12 +8,15 @@ import typer
 from rich.table import Table
 
 from data_contracts.chain import ChainBroken
+from data_contracts.digests import sha256_bytes
 from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
 from pipelines import (
+    audit_cli,
     capacity_cli,
     costs_cli,
     data_cli,
+    decision_cli,
     desk_cli,
     distil_cli,
     erasure_cli,
@@ -32,7 +35,8 @@ from pipelines import (
     tuning_cli,
 )
 from pipelines.launch import materialize
-from pipelines.terminal import JsonFlag, ProductName, console, show
+from pipelines.stages.signals.incident import ALL
+from pipelines.terminal import JsonFlag, ProductName, console, person, show
 from pipelines.wiring import Line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
@@ -43,6 +47,8 @@ app.add_typer(releases_cli.app)
 app.add_typer(lifecycle_cli.app)
 app.add_typer(shadow_cli.app)
 app.add_typer(erasure_cli.app)
+app.add_typer(decision_cli.app)
+app.add_typer(audit_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(capacity_cli.app)
 app.add_typer(costs_cli.app)
@@ -197,7 +203,10 @@ def key_create(tenant: Annotated[str, typer.Argument(help="The tenant the key is
     """
     from pipelines.stages.serve.tenants import create_key
 
-    print(create_key(Line().home, tenant))
+    line = Line()
+    key = create_key(line.home, tenant)
+    line.log.append("key.created", ALL, {"tenant": tenant, "key": sha256_bytes(key.encode())}, actor=person())
+    print(key)
 
 
 @log_app.command("head")
@@ -215,7 +224,7 @@ def log_rotate_key() -> None:
 
     Example: assay log rotate-key
     """
-    record = Line().log.rotate(actor="cli")
+    record = Line().log.rotate(actor=person())
     console.print(f"log key rotated (audit record {record.sequence})")
 
 

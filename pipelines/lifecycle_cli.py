@@ -10,7 +10,7 @@ from data_contracts.chain import ROOT_CAUSE_NAMESPACE
 from data_contracts.digests import Digest
 from data_contracts.lifecycle import Course, Standing
 from data_contracts.rollbacks import Category
-from pipelines.terminal import JsonFlag, ProductName, console, show, tell
+from pipelines.terminal import JsonFlag, ProductName, console, person, show, tell
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -58,7 +58,7 @@ def deprecate(
     digest = _registered(line, release)
     until = lifecycle.parse_sunset(sunset)
     to = _registered(line, successor) if successor else None
-    record = lifecycle.deprecate(line, digest, until, reason, actor="cli", successor=to)
+    record = lifecycle.deprecate(line, digest, until, reason, actor=person(), successor=to)
     console.print(f"{digest} is deprecated: it answers until {until.isoformat()} (audit record {record.sequence})")
     tell(line)
 
@@ -73,7 +73,7 @@ def retire(release: ReleaseId, reason: Reason) -> None:
 
     line = Line()
     digest = _registered(line, release)
-    record = lifecycle.retire(line, digest, reason, actor="cli")
+    record = lifecycle.retire(line, digest, reason, actor=person())
     console.print(f"{digest} is retired and never serves again (audit record {record.sequence})")
     tell(line)
 
@@ -88,7 +88,7 @@ def archive(release: ReleaseId, reason: Reason) -> None:
 
     line = Line()
     digest = _registered(line, release)
-    record = lifecycle.archive(line, digest, reason, actor="cli")
+    record = lifecycle.archive(line, digest, reason, actor=person())
     console.print(f"{digest} is archived (audit record {record.sequence})")
 
 

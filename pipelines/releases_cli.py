@@ -11,7 +11,7 @@ import typer
 from data_contracts.chain import APPROVAL_NAMESPACE
 from data_contracts.digests import is_digest
 from data_contracts.errors import AssayError, BadInput
-from pipelines.terminal import JsonFlag, ProductName, aside, console, show, tell
+from pipelines.terminal import JsonFlag, ProductName, aside, console, person, show, tell
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -111,7 +111,7 @@ def rollback(product: ProductName, reason: Annotated[str, typer.Option(help="Why
     from pipelines.stages.release.support_note import as_markdown, support_note
 
     line = Line()
-    record = roll_back(line, line.product(product), reason, actor="cli")
+    record = roll_back(line, line.product(product), reason, actor=person())
     console.print(f"{product}: live is now {record.body['release'] or 'the base model'}")
     note = report_folder(line.home, str(record.body["from"])) / f"rollback-{record.sequence}.md"
     note.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from data_contracts.errors import BadInput
-from pipelines.terminal import JsonFlag, ProductName, console, show
+from pipelines.terminal import JsonFlag, ProductName, console, person, show
 from pipelines.wiring import Line
 
 app = typer.Typer()
@@ -33,11 +33,11 @@ def shadow(
     if (share is not None) != bool(release) or (release and off):
         raise BadInput("give --release with --share to begin, --off to stop, or none of them to compare")
     if release and share is not None:
-        begun = begin_shadow(line, known, find_release(line, release), share, actor="cli")
+        begun = begin_shadow(line, known, find_release(line, release), share, actor=person())
         console.print(f"{product}: {begun.body['release']} is asked {share:.0%} (audit record {begun.sequence})")
         return
     if off:
-        ended = end_shadow(line, known, actor="cli")
+        ended = end_shadow(line, known, actor=person())
         console.print(f"{product}: {ended.body['release']} is asked no more (audit record {ended.sequence})")
         return
     found = shadowing(line, known)

@@ -1,5 +1,6 @@
 """What the commands share: options that several take, and how they print."""
 
+import getpass
 import json
 import os
 import sys
@@ -20,6 +21,14 @@ console = Console(highlight=False, soft_wrap=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ProductName = Annotated[str, typer.Argument(help="A product: the name of a file in pipelines/products.")]
+
+
+def person() -> str:
+    """Who is at the terminal, for the audit log: the account's name, or its number where it has none."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"
 
 
 def show(value: Any) -> None:

@@ -6,6 +6,7 @@ from assets.groups import PRODUCTS
 from pipelines.automation import jobs
 from pipelines.stages.signals.drift import is_recorded
 from pipelines.stages.signals.policy import load_policy
+from pipelines.stages.signals.retrain_decision import is_released
 from pipelines.stages.signals.traces import traffic
 from pipelines.wiring import Line
 
@@ -14,14 +15,18 @@ from pipelines.wiring import Line
 def drift_check(
     context: dg.ScheduleEvaluationContext, line: dg.ResourceParam[Line]
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """Look at the products whose traffic has a whole new window since the last look."""
+    """Look at the products whose traffic has a whole new window since the last look, or whose held retraining is free
+    again."""
     policy = load_policy()
-    news = [
+    now = context.scheduled_execution_time
+    due = [
         product
         for product in PRODUCTS.get_partition_keys()
         if not is_recorded(line, traffic(line, line.product(product), policy))
+        or is_released(line, product, policy, now)
     ]
-    return [dg.RunRequest(partition_key=product) for product in news] or dg.SkipReason("no whole window of new answers")
+    runs = [dg.RunRequest(run_key=f"{product} {now.isoformat()}", partition_key=product) for product in due]
+    return runs or dg.SkipReason("no whole window of new answers, and nothing held that is free again")
 
 
 @dg.sensor(job=jobs.line, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)

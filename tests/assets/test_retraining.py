@@ -1,13 +1,16 @@
 """Only a recorded decision to retrain starts the line, and starts it once."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import yaml
 
 from assets import signals
 from assets.groups import PRODUCTS
 from pipelines.automation.retraining import drift_check, retraining
+from pipelines.stages.signals.freeze import freeze_file
 from pipelines.stages.signals.policy import load_policy
+from pipelines.stages.signals.retrain_decision import newest_decision
 from tests.assets.conftest import PRODUCT, Runner
 from tests.support.line import SmallLine
 from tests.unit.signals.test_drift import answers
@@ -21,11 +24,22 @@ def answered(small: SmallLine, release: str, count: int, day: int, tool: str | N
     small.parts.traces.flush()
 
 
-def due(run: Runner) -> list[str]:
-    """Products that the schedule would look at now."""
-    context = dg.build_schedule_context(instance=run.instance, resources={"line": run.small.parts})
-    found = drift_check(context)
-    return [] if isinstance(found, dg.SkipReason) else [str(request.partition_key) for request in found]
+def due(run: Runner, now: datetime | None = None) -> list[str]:
+    """Products that the schedule would look at now. A tick that is repeated asks for the same runs."""
+    context = dg.build_schedule_context(
+        instance=run.instance,
+        resources={"line": run.small.parts},
+        scheduled_execution_time=now or datetime.now(UTC),
+    )
+    found, again = drift_check(context), drift_check(context)
+    if isinstance(found, dg.SkipReason):
+        return []
+    assert isinstance(again, list)
+    keys = [request.run_key for request in found]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
+    assert keys == [request.run_key for request in again]
+    return [str(request.partition_key) for request in found]
 
 
 def decided(run: Runner) -> list[str | None]:
@@ -51,6 +65,35 @@ def test_a_shift_that_lasts_retrains_once(run: Runner) -> None:
     (key,) = decided(run)
     assert key is not None
     assert key.startswith("retrain sha256:")
+
+
+def test_a_frozen_retraining_starts_when_the_freeze_is_over(run: Runner) -> None:
+    policy = load_policy()
+    release = run.small.live().digest
+    answered(run.small, release, policy.window, 0, "get_invoice")
+    answered(run.small, release, policy.window * policy.windows, 10, "issue_refund")
+    calendar = freeze_file(run.small.parts.home)
+    now = datetime.now(UTC)
+    window = {
+        "owner": "ada",
+        "reason": "end of the quarter",
+        "begins": (now - timedelta(hours=1)).isoformat(),
+        "ends": (now + timedelta(hours=1)).isoformat(),
+    }
+    calendar.write_text(yaml.safe_dump({"windows": [window]}))
+    assert run(SIGNALS).success
+    assert decided(run) == [], "frozen"
+    held = newest_decision(run.small.parts.log.records(), PRODUCT)
+    assert held is not None
+    assert (held.body["decision"], held.body["held_by"]) == ("hold", "freeze")
+    assert due(run, now) == []
+    assert due(run, now + timedelta(hours=2)) == [PRODUCT], "the freeze is over by then"
+
+    calendar.unlink()
+    assert due(run) == [PRODUCT]
+    assert run(SIGNALS).success
+    assert len(decided(run)) == 1
+    assert due(run) == []
 
 
 def test_stable_traffic_starts_nothing(run: Runner) -> None:

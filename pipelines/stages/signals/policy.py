@@ -18,6 +18,7 @@ class SignalPolicy(Frozen):
     psi: float = Field(gt=0)
     prompt_chars_edges: tuple[int, ...] = Field(min_length=1)
     cool_down_hours: float = Field(ge=0)
+    budget_hours: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _can_be_met(self) -> "SignalPolicy":

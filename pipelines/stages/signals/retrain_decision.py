@@ -1,30 +1,48 @@
-"""Retrain or wait? A record with its reasons and what retraining has cost so far; automation obeys it, nothing else."""
+"""Retrain, hold or wait? A record with its reasons and what retraining has cost so far; automation obeys it, nothing
+else. What is held is not lost: it is decided again when what held it is over."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord
-from data_contracts.digests import Digest
+from data_contracts.digests import Digest, sha256_json
+from data_contracts.errors import BadInput, Missing
 from data_contracts.frozen import Frozen
 from pipelines.stages.protocols import Parts
 from pipelines.stages.signals.drift import DriftReport
+from pipelines.stages.signals.freeze import Freeze, freeze_file, frozen
+from pipelines.stages.signals.incident import incident_of
 from pipelines.stages.signals.policy import SignalPolicy
+
+BUDGET_PERIOD = timedelta(days=30)
+Holder = Literal["freeze", "incident", "cool-down", "budget"]
 
 
 class RetrainDecision(Frozen):
-    """``effort_seconds`` is the median of past runs of the line, ``None`` when there was none."""
+    """``hold``: retraining is due, and ``held_by`` is against it, until ``not_before`` where that is known. ``episode``
+    names what drifted under which release: it is answered with one retraining. ``effort_seconds`` is the median of past
+    runs of the line, ``None`` when there was none."""
 
     product: str
-    decision: Literal["retrain", "wait"]
+    decision: Literal["retrain", "hold", "wait"]
+    held_by: Holder | None
+    not_before: datetime | None
     reasons: tuple[str, ...]
     drift: Digest
+    episode: Digest
     release: Digest | None
     policy: Digest
     effort_seconds: int | None
+
+
+class Hold(NamedTuple):
+    by: Holder
+    why: str
+    until: datetime | None
 
 
 def decide(
@@ -33,18 +51,30 @@ def decide(
     log: Sequence[AuditRecord],
     past_run_seconds: Sequence[float],
     now: datetime,
+    freeze: Freeze | None = None,
 ) -> RetrainDecision:
-    """Pure: retrain when drift is sustained, was not answered before, and no retraining is within the cool-down."""
-    objection = _objection(report, policy, log, now) if report.drifted else None
+    """Pure: retrain when drift is sustained and was not answered before, unless something holds it."""
+    seconds = effort(past_run_seconds)
+    answered = _answered(report, log) if report.drifted else None
+    hold = _held(report.product, policy, log, seconds, now, freeze) if report.drifted and not answered else None
+    due: Literal["retrain", "wait"] = "retrain" if report.drifted and not answered else "wait"
     return RetrainDecision(
         product=report.product,
-        decision="retrain" if report.drifted and objection is None else "wait",
-        reasons=(report.reason,) if objection is None else (report.reason, objection),
+        decision="hold" if hold else due,
+        held_by=hold.by if hold else None,
+        not_before=hold.until if hold else None,
+        reasons=(report.reason, *([answered] if answered else []), *([hold.why] if hold else [])),
         drift=report.digest,
+        episode=episode(report),
         release=report.release,
         policy=policy.digest,
-        effort_seconds=effort(past_run_seconds),
+        effort_seconds=seconds,
     )
+
+
+def episode(report: DriftReport) -> Digest:
+    """The release and what of its traffic drifted: newer windows of the same drift are the same episode."""
+    return sha256_json([report.release, sorted(each.feature for each in report.features if each.sustained)])
 
 
 def effort(past_run_seconds: Sequence[float]) -> int | None:
@@ -70,45 +100,117 @@ def recorded_effort(log: Sequence[AuditRecord], product: str) -> list[float]:
 def decide_and_record(
     parts: Parts, report: DriftReport, policy: SignalPolicy, past_run_seconds: Sequence[float]
 ) -> RetrainDecision:
-    """Decide, store and chain. One drift report starts at most one retraining, however often it is asked about."""
+    """Decide, store and chain. One episode of drift starts at most one retraining, however often it is asked about."""
     with parts.locks.hold(f"signals-{report.product}"):
-        log = parts.log.records()
-        decision = decide(report, policy, log, past_run_seconds, datetime.now(UTC))
+        log, now = parts.log.records(), datetime.now(UTC)
+        freeze = frozen(freeze_file(parts.home), report.product, now)
+        decision = decide(report, policy, log, past_run_seconds, now, freeze)
         parts.store.put_manifest(decision)
-        if _newest(log, report.product) != (decision.decision, report.digest):
-            body: dict[str, JsonValue] = {
-                "decision": decision.decision,
-                "record": decision.digest,
-                "drift": report.digest,
-                "release": report.release,
-                "reasons": list(decision.reasons),
-                "effort_seconds": decision.effort_seconds,
-            }
+        body: dict[str, JsonValue] = {
+            "decision": decision.decision,
+            "held_by": decision.held_by,
+            "record": decision.digest,
+            "drift": report.digest,
+            "episode": decision.episode,
+            "release": report.release,
+            "reasons": list(decision.reasons),
+            "effort_seconds": decision.effort_seconds,
+        }
+        newest = newest_decision(log, report.product)
+        told = ("decision", "held_by", "drift")
+        if newest is None or any(newest.body.get(name) != body[name] for name in told):
             parts.log.append("retrain.decided", report.product, body, actor="signals")
     return decision
 
 
-def _objection(report: DriftReport, policy: SignalPolicy, log: Sequence[AuditRecord], now: datetime) -> str | None:
-    """Why sustained drift is not answered with a retraining now."""
-    retrained = [
+def is_released(parts: Parts, product: str, policy: SignalPolicy, now: datetime) -> bool:
+    """Whether the product's newest decision was to hold, and what held it is over: then it is to be decided again."""
+    log = parts.log.records()
+    newest = newest_decision(log, product)
+    if newest is None or newest.body["decision"] != "hold":
+        return False
+    seconds = recorded_effort(log, product)
+    return _held(product, policy, log, effort(seconds), now, frozen(freeze_file(parts.home), product, now)) is None
+
+
+def newest_decision(log: Sequence[AuditRecord], product: str) -> AuditRecord | None:
+    return next((r for r in reversed(log) if r.event == "retrain.decided" and r.product == product), None)
+
+
+def dispute(parts: Parts, product: str, reason: str, actor: str) -> AuditRecord:
+    """Chain somebody's objection to the newest decision. It changes no decision: people read it. Raises `Missing`
+    without a decision, `BadInput` without a reason."""
+    newest = newest_decision(parts.log.records(), product)
+    if newest is None:
+        raise Missing(f"nothing was decided about {product} yet")
+    if not reason.strip():
+        raise BadInput("a dispute needs a reason")
+    return parts.log.append("decision.disputed", product, {"decided": newest.digest, "reason": reason}, actor=actor)
+
+
+def _answered(report: DriftReport, log: Sequence[AuditRecord]) -> str | None:
+    wanted = episode(report)
+    for record in _retrainings(log, report.product):
+        if wanted == record.body.get("episode") or report.digest == record.body["drift"]:
+            return (
+                f"this drift was answered before (record {record.sequence}): another release, or another feature that "
+                "drifts, begins anew; a person may start the line"
+            )
+    return None
+
+
+def _held(
+    product: str,
+    policy: SignalPolicy,
+    log: Sequence[AuditRecord],
+    seconds: int | None,
+    now: datetime,
+    freeze: Freeze | None,
+) -> Hold | None:
+    if freeze is not None:
+        return Hold("freeze", freeze.why, freeze.until)
+    if incident := incident_of(log, product):
+        return Hold("incident", f"an incident is open (record {incident.sequence}): {incident.body['reason']}", None)
+    if retrained := _retrainings(log, product):
+        until = retrained[-1].time + timedelta(hours=policy.cool_down_hours)
+        if now < until:
+            last = retrained[-1].sequence
+            why = f"retraining was decided less than {policy.cool_down_hours:g} hours ago (record {last})"
+            return Hold("cool-down", why, until)
+    return _over_budget(product, policy, log, seconds or 0, now)
+
+
+def _over_budget(
+    product: str, policy: SignalPolicy, log: Sequence[AuditRecord], seconds: int, now: datetime
+) -> Hold | None:
+    """Spent are the trainings of this product that ended in the last 30 days; the next is expected to take
+    ``seconds``. It is over when enough of them are older."""
+    budget = policy.budget_hours * 3600
+    spent = [
+        (record.time, float(str(record.body["seconds"])))
+        for record in log
+        if record.event == "checkpoint.recorded"
+        and record.product == product
+        and "seconds" in record.body
+        and now - record.time < BUDGET_PERIOD
+    ]
+    total = sum(each for _, each in spent)
+    if total + seconds <= budget:
+        return None
+    why = (
+        f"trainings of the last {BUDGET_PERIOD.days} days took {total / 3600:.1f} hours, the next is expected to take "
+        f"{seconds / 3600:.1f}, and the budget is {policy.budget_hours:g}"
+    )
+    for time, each in spent:
+        total -= each
+        if total + seconds <= budget:
+            return Hold("budget", why, time + BUDGET_PERIOD)
+    return Hold("budget", why, None)
+
+
+def _retrainings(log: Sequence[AuditRecord], product: str) -> list[AuditRecord]:
+    return [
         record
         for record in log
-        if record.event == "retrain.decided"
-        and record.product == report.product
-        and record.body["decision"] == "retrain"
+        if record.event == "retrain.decided" and record.product == product and record.body["decision"] == "retrain"
     ]
-    for record in retrained:
-        if record.body["drift"] == report.digest:
-            return f"this drift was answered before (record {record.sequence})"
-    if retrained and now - retrained[-1].time < timedelta(hours=policy.cool_down_hours):
-        return (
-            f"retraining was decided less than {policy.cool_down_hours:g} hours ago (record {retrained[-1].sequence})"
-        )
-    return None
-
-
-def _newest(log: Sequence[AuditRecord], product: str) -> tuple[str, str] | None:
-    for record in reversed(log):
-        if record.event == "retrain.decided" and record.product == product:
-            return str(record.body["decision"]), str(record.body["drift"])
-    return None

@@ -14,10 +14,10 @@ from data_contracts.digests import sha256_bytes
 from data_contracts.traces import Trace
 from pipelines.recipes.product import Product, Source
 from pipelines.settings import Settings
-from pipelines.stages.signals.drift import DriftReport, is_recorded, measure, psi, record
+from pipelines.stages.signals.drift import DriftReport, FeatureDrift, is_recorded, measure, psi, record
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
-from pipelines.stages.signals.retrain_decision import decide, decide_and_record
-from pipelines.stages.signals.traces import Traffic, Window, summarize, traffic
+from pipelines.stages.signals.retrain_decision import decide, decide_and_record, episode
+from pipelines.stages.signals.traces import Feature, Traffic, Window, summarize, traffic
 from pipelines.wiring import Line
 
 POLICY = load_policy()
@@ -110,7 +110,7 @@ def test_psi_of_a_worked_example() -> None:
     assert psi({"a": 100, "b": 100}, {"a": 50, "b": 150}) == pytest.approx(0.2716, abs=1e-4)
 
 
-def report_of(drifted: bool, seed: int = 0) -> DriftReport:
+def report_of(drifted: bool, seed: int = 0, feature: Feature = "tool") -> DriftReport:
     window = Window(answers=1, counts={"prompt_chars": {}, "tool": {}, "json_valid": {}})
     found = Traffic(
         product="p", release=RELEASE, policy=POLICY.digest, reference=window, current=(window,) * (seed + 1)
@@ -120,14 +120,14 @@ def report_of(drifted: bool, seed: int = 0) -> DriftReport:
         release=RELEASE,
         traffic=found.digest,
         policy=POLICY.digest,
-        features=(),
+        features=(FeatureDrift(feature=feature, psi=(), sustained=drifted),),
         drifted=drifted,
         reason="tool: PSI of 0.25 or more",
     )
 
 
 def retrained(report: DriftReport, at: datetime) -> AuditRecord:
-    body = {"decision": "retrain", "drift": report.digest}
+    body = {"decision": "retrain", "drift": report.digest, "episode": episode(report)}
     return AuditRecord(
         sequence=7, previous=RELEASE, time=at, actor="signals", event="retrain.decided", product="p", body=body
     )
@@ -144,14 +144,26 @@ def test_drift_is_answered_with_one_retraining() -> None:
     assert "answered before (record 7)" in again.reasons[1]
 
 
+def test_newer_windows_of_the_same_drift_are_no_new_drift() -> None:
+    log = [retrained(report_of(drifted=True), START)]
+    later = START + timedelta(days=30)
+
+    same = decide(report_of(drifted=True, seed=1), POLICY, log, [], later)
+    other = decide(report_of(drifted=True, feature="json_valid"), POLICY, log, [], later)
+
+    assert (same.decision, other.decision) == ("wait", "retrain")
+
+
 def test_retraining_cools_down() -> None:
     log = [retrained(report_of(drifted=True), START)]
-    newer = report_of(drifted=True, seed=1)
+    newer = report_of(drifted=True, feature="json_valid")
+    over = START + timedelta(hours=POLICY.cool_down_hours)
 
-    soon = decide(newer, POLICY, log, [], START + timedelta(hours=POLICY.cool_down_hours - 1))
-    later = decide(newer, POLICY, log, [], START + timedelta(hours=POLICY.cool_down_hours + 1))
+    soon = decide(newer, POLICY, log, [], over - timedelta(hours=1))
+    later = decide(newer, POLICY, log, [], over)
 
-    assert (soon.decision, later.decision) == ("wait", "retrain")
+    assert (soon.decision, soon.held_by, soon.not_before) == ("hold", "cool-down", over)
+    assert later.decision == "retrain"
 
 
 def test_stable_traffic_waits() -> None:
