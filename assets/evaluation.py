@@ -50,7 +50,8 @@ layers = [layer_asset(layer, description) for layer, description in LAYERS.items
 def _scores(line: Line, results: LayerResults) -> dg.MarkdownMetadataValue:
     """Mean of each metric by suite and subject."""
     rows: list[tuple[str, str, int, str]] = []
-    for name, digest in sorted(results.results.items()):
+    again = [(f"{name}, re-run {n}", each) for name, run in results.reruns.items() for n, each in enumerate(run, 1)]
+    for name, digest in sorted([*results.results.items(), *again]):
         result = line.store.get_manifest(digest, EvalResult)
         items = result.items
         metrics = sorted({metric for item in items for metric in item.scores})

@@ -11,6 +11,7 @@ from data_contracts.manifests import SignedHead
 
 Decision = Literal["promote", "hold", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive"]
+Reruns = dict[str, tuple[Digest, ...]]
 CriterionKind = Literal["superiority", "non-inferiority", "floor", "ceiling"]
 
 
@@ -56,13 +57,15 @@ class EvalResult(Frozen):
 
 class LayerResults(Frozen):
     """All results of one evaluation layer. ``results`` maps ``suite/subject`` to an `EvalResult`'s digest; subjects
-    are ``base``, ``champion`` (when there is one) and ``candidate``."""
+    are ``base``, ``champion`` (when there is one) and ``candidate``. ``reruns``, where the gate policy asks for them,
+    maps a baseline to its results with the policy's seeds, in their order."""
 
     kind: Literal["layer"] = "layer"
     product: str
     model: Digest
     layer: str
     results: dict[str, Digest]
+    reruns: Reruns = Field(default={}, exclude_if=lambda reruns: not reruns)
 
 
 class CriterionResult(Frozen):
@@ -96,11 +99,14 @@ class CriterionResult(Frozen):
 
 
 class GateVerdict(Frozen):
+    """``results`` and ``reruns`` as in the layers: what the criteria come out of."""
+
     kind: Literal["verdict"] = "verdict"
     product: str
     model: Digest
     policy: Digest
     results: dict[str, Digest]
+    reruns: Reruns = Field(default={}, exclude_if=lambda reruns: not reruns)
     criteria: tuple[CriterionResult, ...] = Field(min_length=1)
     decision: Decision
     reason: str

@@ -1,7 +1,7 @@
 """How an answer is asked for: as it is served, under a JSON schema that admits only valid answers. The base gets worked
 shots besides, as a fair rival deserves."""
 
-from data_contracts.digests import Digest, sha256_file
+from data_contracts.digests import Digest, hex_of, sha256_file, sha256_json
 from data_contracts.frozen import Frozen
 from data_contracts.store import ArtifactStore
 from evals import answers
@@ -17,8 +17,8 @@ SEED = 7
 
 
 class Decoding(Frozen):
-    """Greedy decoding. ``shots`` names the file of worked examples, if any are shown; ``free`` lets anything be
-    written, where else a JSON schema admits only valid answers."""
+    """Greedy unless ``temperature`` is above 0: then ``seed`` decides too. ``shots`` names the file of worked examples,
+    if any are shown; ``free`` lets anything be written, where else a JSON schema admits only valid answers."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -29,13 +29,19 @@ class Decoding(Frozen):
     def freed(self) -> "Decoding":
         return self.model_copy(update={"free": True})
 
+    def sampled(self, temperature: float, seed: int) -> "Decoding":
+        return self.model_copy(update={"temperature": temperature, "seed": seed})
+
+    def greedy(self) -> "Decoding":
+        return self.sampled(0.0, SEED)
+
     def question(self, template: str, item: CallItem | QuestionItem | PassageItem) -> Question:
         """Body of a chat completion under this template (empty: the model's own); of a `CallItem` with its tools on
         offer, after the shots."""
         body: Question = {
             "messages": [*(few_shots(item.tools) if self.shots and isinstance(item, CallItem) else []), *item.turns()],
             "temperature": self.temperature,
-            "seed": self.seed,
+            "seed": self._seed_of(item.id),
             "max_tokens": self.max_tokens,
         }
         if template:
@@ -45,6 +51,10 @@ class Decoding(Frozen):
             if not self.free:
                 body["structured_outputs"] = answers.constraint(item.offered(), self.max_tokens)
         return body
+
+    def _seed_of(self, item: str) -> int:
+        """When sampled, each item draws its own numbers: with the same ones, all answers would lean one way."""
+        return int(hex_of(sha256_json([self.seed, item]))[:7], 16) if self.temperature else self.seed
 
 
 def as_served(product: Product) -> Decoding:

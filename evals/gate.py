@@ -3,7 +3,6 @@ passes. The verdict is a pure function of the two, so that anyone can compute it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest
@@ -13,6 +12,7 @@ from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateV
 from evals import criteria, stats
 from evals.extraction import LAYER, Paper, canary_paper
 from evals.judging import JUDGES, SET_JUDGE
+from evals.noise import noise_floor, stored_reruns
 from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
@@ -20,7 +20,7 @@ from evals.suite import load_suites
 from evals.trust import check_judges, untrusted
 from pipelines.recipes.product import Product
 
-_CODE = ("evals.criteria", "evals.gate", "evals.policy", "evals.stats", "evals.trust")
+_CODE = ("evals.criteria", "evals.gate", "evals.noise", "evals.policy", "evals.stats", "evals.trust")
 
 
 def decide(
@@ -28,16 +28,18 @@ def decide(
 ) -> tuple[GateVerdict, bool]:
     """The verdict on a candidate, from the results that the layers name, read again from the store.
 
-    Raises `Refused` when a suite, a subject or an item of the product is not among them, or when one belongs to another
-    model or another edition of a suite.
+    Raises `Refused` when a suite, a subject or an item of the product is not among them, when one belongs to another
+    model or another edition of a suite, or when the policy asks for a noise floor and a re-run is missing.
     """
     policy = load_policy(product.file("gate_policy", product.gate_policy))
     parts.store.put_manifest(policy)
     named: dict[str, Digest] = {}
+    again: dict[str, tuple[Digest, ...]] = {}
     for layer in layers:
         if layer.model != model.digest or layer.product != product.name:
             raise Refused(f"layer {layer.layer} holds results of model {layer.model}, not of {model.digest}")
         named.update(layer.results)
+        again.update(layer.reruns)
     results = {name: parts.store.get_manifest(digest, EvalResult) for name, digest in named.items()}
     check_judges(parts.store, results)
     for suite in load_suites(product):
@@ -48,15 +50,19 @@ def decide(
     if product.planted():
         paper = canary_paper(parts.store, product, model)
         _check_results(CANARIES, LAYER, paper, model.template, product, model, results)
-    key = action_key("decide", code_version(*_CODE), dict(named), [model.digest, policy.digest], policy.seed)
+    reruns = stored_reruns(parts.store, policy, results, again)
+    again = {name: again[name] for run in reruns for name in run}
+    config = {"results": dict(named), "reruns": {name: list(digests) for name, digests in again.items()}}
+    key = action_key("decide", code_version(*_CODE), config, [model.digest, policy.digest], policy.seed)
 
     def work() -> GateVerdict:
-        found, decision, reason = evaluate_policy(policy, results)
+        found, decision, reason = evaluate_policy(policy, results, reruns)
         return GateVerdict(
             product=product.name,
             model=model.digest,
             policy=policy.digest,
             results=named,
+            reruns=again,
             criteria=found,
             decision=decision,
             reason=reason,
@@ -67,19 +73,26 @@ def decide(
 
 
 def evaluate_policy(
-    policy: GatePolicy, results: Mapping[str, Scored], noise: Mapping[str, float] = MappingProxyType({})
+    policy: GatePolicy, results: Mapping[str, Scored], reruns: Sequence[Mapping[str, Scored]] = ()
 ) -> tuple[tuple[CriterionResult, ...], Decision, str]:
-    """Criteria, decision and reason. ``results`` maps ``suite/subject`` to a result, as in a verdict; ``noise`` maps
-    criteria to noise floors that were measured (see `evals.noise`).
+    """Criteria, decision and reason. ``results`` maps ``suite/subject`` to a result, as in a verdict; so does each of
+    ``reruns``, of the baselines with another seed, from which noise floors come (see `evals.noise`).
 
     Any failed criterion holds the candidate back; otherwise any inconclusive one makes the verdict inconclusive.
-    Raises `Refused` when the results do not let a criterion be computed.
+    Raises `Refused` when the results do not let a criterion be computed, or where the policy asks for re-runs that are
+    missing.
     """
+    if policy.noise and len(reruns) < len(policy.noise.seeds):
+        raise Refused(
+            f"policy {policy.name} asks for {len(policy.noise.seeds)} re-runs of the baseline, and {len(reruns)} are "
+            f"given: ask it again at temperature {policy.noise.temperature:g} with each of the seeds "
+            f"{', '.join(map(str, policy.noise.seeds))} (`assay eval`), and name the scores (--rerun)"
+        )
     champions = {result.artifact for name, result in results.items() if name.endswith("/champion")}
     if len(champions) > 1:
         raise Refused("the results are of more than one champion")
     asked = [c for c in policy.criteria if c.against != "champion" or champions]
-    found = criteria.settled([_measured(criterion, policy, results, noise) for criterion in asked], policy)
+    found = criteria.settled([_measured(criterion, policy, results, reruns) for criterion in asked], policy)
     outcomes = {outcome: [c.name for c in found if c.outcome == outcome] for outcome in ("fail", "inconclusive")}
     if outcomes["fail"]:
         return found, "hold", "failed: " + ", ".join(outcomes["fail"])
@@ -102,7 +115,7 @@ def scores_of(results: Mapping[str, Scored], suite: str, subject: str, metric: s
 
 
 def _measured(
-    criterion: Criterion, policy: GatePolicy, results: Mapping[str, Scored], noise: Mapping[str, float]
+    criterion: Criterion, policy: GatePolicy, results: Mapping[str, Scored], reruns: Sequence[Mapping[str, Scored]]
 ) -> criteria.Measured:
     candidate = scores_of(results, criterion.suite, "candidate", criterion.metric)
     try:
@@ -110,11 +123,13 @@ def _measured(
             found = criteria.bound(criterion, policy, candidate)
         else:
             baseline = scores_of(results, criterion.suite, criterion.against, criterion.metric)
-            floors = [floor for floor in (criterion.noise, noise.get(criterion.name)) if floor is not None]
+            again = [scores_of(rerun, criterion.suite, criterion.against, criterion.metric) for rerun in reruns]
+            floors = [floor for floor in (criterion.noise, noise_floor(baseline, again)) if floor is not None]
             found = criteria.compare(criterion, policy, baseline, candidate, max(floors, default=None))
     except stats.StatsError as error:
         raise Refused(f"criterion {criterion.name} cannot be computed: {error}") from error
-    reason = untrusted(results, criterion.suite, found.baseline, criterion.metric)
+    doubts = (untrusted(each, criterion.suite, found.baseline, criterion.metric) for each in (results, *reruns))
+    reason = next(filter(None, doubts), "")
     return replace(found, silent=True, reason=reason) if reason else found
 
 

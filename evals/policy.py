@@ -3,7 +3,7 @@ results and for plain files of scores."""
 
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -70,11 +70,26 @@ class Criterion(Frozen):
         return self.kind in _MARGINS
 
 
+class NoiseRuns(Frozen):
+    """The noise floor is to be measured: every baseline is asked again with each of these seeds, sampled at this
+    temperature."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
+    temperature: float = Field(gt=0, le=2)
+
+    @model_validator(mode="after")
+    def _differ(self) -> "NoiseRuns":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("the same seed twice tells nothing new: give each once")
+        return self
+
+
 class GatePolicy(Frozen):
     """All criteria must pass, so that no correction for their number is due (Berger 1982: intersection-union test). Any
     one that fails holds the candidate back, so that there it is: they are one family, by Holm.
 
-    Criteria against the champion apply when there is one.
+    Criteria against the champion apply when there is one. With ``noise`` there is no verdict without a noise floor that
+    was measured for it.
     """
 
     name: str = Field(min_length=1)
@@ -82,6 +97,12 @@ class GatePolicy(Frozen):
     resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
     seed: int = Field(default=0, ge=0)
     criteria: tuple[Criterion, ...] = Field(min_length=1)
+    noise: NoiseRuns | None = Field(default=None, exclude_if=lambda noise: noise is None)
+
+    @property
+    def baselines(self) -> frozenset[tuple[str, str]]:
+        """(suite, subject) of all that candidates are compared with."""
+        return frozenset((each.suite, each.against) for each in self.criteria if each.against is not None)
 
     @property
     def tail(self) -> float:
@@ -95,6 +116,8 @@ class GatePolicy(Frozen):
             raise ValueError(f"two criteria have the name {twice[0]}: give each its own `name`")
         if all(criterion.against == "champion" for criterion in self.criteria):
             raise ValueError("without a champion this policy would ask nothing")
+        if self.noise and not self.baselines:
+            raise ValueError("noise: no criterion compares with a baseline: take it out")
         if self.resamples * self.tail < _RESAMPLES_IN_A_TAIL:
             least = -(-_RESAMPLES_IN_A_TAIL // self.tail)
             raise ValueError(f"a confidence of {self.confidence} needs `resamples` of {least:.0f} or more")

@@ -14,11 +14,12 @@ from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.digests import Digest, sha256_bytes, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import BaseManifest, ModelManifest
-from data_contracts.verdicts import EvalResult, ItemScore, Judged, LayerResults
+from data_contracts.verdicts import EvalResult, ItemScore, Judged, LayerResults, Reruns
 from evals import chat, extraction, judging, kept, lm_harness
 from evals.calibration import Sitting
 from evals.decoding import Decoding, as_served, fair_rival, template_text
 from evals.kept import Progress, Respondent
+from evals.policy import NoiseRuns, load_policy
 from evals.protocols import EvalParts, Keeping
 from evals.scorers import classifiers, score
 from evals.suite import CallItem, ChatItem, Layer, Suite, load_suites
@@ -88,12 +89,16 @@ def evaluate_layer(
     """Results of base, champion (if one is live that is not the candidate itself) and candidate on every suite of the
     layer; a hit when all were remembered. Planted canaries are asked for with the safety layer, of base and candidate.
 
+    Where the gate policy asks for a noise floor, what candidates are compared with is asked again with its seeds.
+
     Raises `Refused` when a model is not of this base, `BadInput` when the product names no suite of the layer.
     """
     if not is_asked(product, layer):
         raise BadInput(f"product {product.name} names no suite of layer {layer}")
     suites = [suite for suite in load_suites(product) if suite.step == layer]
+    policy = load_policy(product.file("gate_policy", product.gate_policy))
     results: dict[str, Digest] = {}
+    reruns: Reruns = {}
     all_hits = True
     for suite in suites:
         if said := judging.left_out(parts, suite):
@@ -102,11 +107,15 @@ def evaluate_layer(
             result, hit = _evaluate(parts, product, base, suite, subject)
             results[f"{suite.name}/{subject.name}"] = result.digest
             all_hits = all_hits and hit
+            if policy.noise and (suite.name, subject.name) in policy.baselines:
+                again = [_evaluate(parts, product, base, suite, each) for each in _resampled(subject, policy.noise)]
+                reruns[f"{suite.name}/{subject.name}"] = tuple(result.digest for result, _ in again)
+                all_hits = all_hits and all(hit for _, hit in again)
     if layer == extraction.LAYER and product.planted():
         measured, hit = extraction.measure(parts, product, base, model)
         results |= measured
         all_hits = all_hits and hit
-    manifest = LayerResults(product=product.name, model=model.digest, layer=layer, results=results)
+    manifest = LayerResults(product=product.name, model=model.digest, layer=layer, results=results, reruns=reruns)
     parts.store.put_manifest(manifest)
     return manifest, all_hits
 
@@ -130,6 +139,11 @@ def _subjects(
     return subjects
 
 
+def _resampled(subject: Subject, noise: NoiseRuns) -> list[Subject]:
+    """Of what lm-eval scores by likelihood no seed changes anything, and nothing is asked twice."""
+    return [subject._replace(decoding=subject.decoding.sampled(noise.temperature, seed)) for seed in noise.seeds]
+
+
 def evaluate(
     parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress, product: str = ""
 ) -> tuple[EvalResult, bool]:
@@ -143,7 +157,7 @@ def evaluate(
     if suite.free:
         way = way._replace(decoding=way.decoding.freed())
     template = NO_TEMPLATE if probe else sha256_bytes(way.template.encode())
-    decoding = sha256_json(suite.lm_eval) if probe else way.decoding.digest
+    decoding = sha256_json(suite.lm_eval) if probe else parts.store.put_manifest(way.decoding)
     judges = judging.sittings(parts, suite)
     config = {
         "product": product,

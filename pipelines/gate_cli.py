@@ -40,7 +40,6 @@ def gate(
     Example: assay gate --candidate a.jsonl --baseline b.jsonl --policy evals/policies/plain-example.yaml
     """
     from evals.gate import evaluate_policy
-    from evals.noise import noise_floors
     from evals.policy import load_policy
 
     wanted = load_policy(policy)
@@ -52,8 +51,8 @@ def gate(
                 raise BadInput(f"{file.source} has no row of suite {suite}: run the whole baseline again")
             check_paired(suite, files[1], file)
     try:
-        noise = noise_floors(wanted, results, [paired_results(wanted, files[0], file) for file in files[2:]])
-        criteria, decision, reason = evaluate_policy(wanted, results, noise)
+        reruns = [paired_results(wanted, files[0], file) for file in files[2:]]
+        criteria, decision, reason = evaluate_policy(wanted, results, reruns)
     except Refused as error:
         raise BadInput(str(error)) from error
     silent = unjudged(wanted, files)

@@ -70,7 +70,7 @@ class LocalModel:
                     top_k=None,
                     eos_token_id=sorted(self._ends()),
                     pad_token_id=self._tokenizer.pad_token_id,
-                    logits_processor=self._grammars(asked),
+                    logits_processor=[*self._grammars(asked), *_draws(asked)],
                 )
             new = made[:, tokens["input_ids"].shape[1] :]
             for key, text in zip(keys, self._tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
@@ -135,6 +135,28 @@ class LocalModel:
         return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(self._tokenizer, vocab_size=size))
 
 
+class _Draws:
+    """Turns the likeliest token into a sampled one: the largest of scores / temperature plus Gumbel noise is drawn with
+    the softmax's probability. Each row has its own numbers, so that an answer does not depend on its batch."""
+
+    def __init__(self, asked: list[Question]) -> None:
+        import torch
+
+        self.rows = [(question["temperature"], torch.Generator().manual_seed(question["seed"])) for question in asked]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        width = scores.shape[-1]
+        uniform = torch.stack([torch.rand(width, generator=own, dtype=torch.float64) for _, own in self.rows])
+        temperatures = torch.tensor([[temperature] for temperature, _ in self.rows], device=scores.device)
+        return scores / temperatures - (-uniform.log()).log().to(scores)
+
+
+def _draws(asked: list[Question]) -> list[_Draws]:
+    return [_Draws(asked)] if asked[0].get("temperature") else []
+
+
 def _precision() -> str:
     return "bfloat16" if computes_bf16() else "float32"
 
@@ -182,8 +204,9 @@ def adapted(model: Any, adapter: Path) -> Any:
 def _batches(questions: Mapping[Digest, Question], lengths: Mapping[Digest, int], size: int) -> Iterator[list[Digest]]:
     """Questions with the same limits together, the longest first: what does not fit fails at once."""
 
-    def kind(key: Digest) -> tuple[int, bool]:
-        return questions[key]["max_tokens"], "structured_outputs" in questions[key]
+    def kind(key: Digest) -> tuple[int, bool, bool]:
+        question = questions[key]
+        return question["max_tokens"], "structured_outputs" in question, bool(question.get("temperature"))
 
     for each in sorted({kind(key) for key in questions}):
         alike = sorted((key for key in questions if kind(key) == each), key=lambda key: (-lengths[key], key))

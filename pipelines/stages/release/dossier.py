@@ -78,6 +78,7 @@ def _dossier(
         "champion": champion,
         "percent": f"{100 * policy.confidence:g} %",
         "noise": noise_told(policy, verdict),
+        "seeds": policy.noise,
         "subjects": [subject for subject in SUBJECTS if any(name.endswith(f"/{subject}") for name in results)],
         "sections": sections(policy, load_suites(product), results, texts),
         "recitals": recitals(policy, results),

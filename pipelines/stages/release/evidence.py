@@ -12,6 +12,7 @@ from data_contracts.manifests import DatasetManifest, ModelManifest, ReleaseMani
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.gate import evaluate_policy
+from evals.noise import stored_reruns
 from evals.policy import GatePolicy
 from evals.trust import check_judges
 from pipelines.recipes.product import Product
@@ -150,7 +151,8 @@ def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict
     policy = store.get_manifest(verdict.policy, GatePolicy)
     results = {name: store.get_manifest(digest, EvalResult) for name, digest in verdict.results.items()}
     check_judges(store, results)
-    criteria, decision, reason = evaluate_policy(policy, results)
+    reruns = stored_reruns(store, policy, results, verdict.reruns)
+    criteria, decision, reason = evaluate_policy(policy, results, reruns)
     if (criteria, decision, reason) != (verdict.criteria, verdict.decision, verdict.reason):
         raise Refused(f"verdict {release.verdict} does not come out of its results again (now: {decision}, {reason})")
     terms = store.get_json(release.policy)

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -131,9 +132,11 @@ def _documents(parts: Parts, release: ReleaseManifest, records: Sequence[AuditRe
     yield from (release.card_diff, release.policy, release.serving_config, *([release.bom] if release.bom else []))
     terms = store.get_json(release.policy)
     yield from (terms["data_policy"], terms["gate_policy"])
-    for result in store.get_manifest(release.verdict, GateVerdict).results.values():
-        yield result
-        for judged in store.get_manifest(result, EvalResult).judged.values():
+    verdict = store.get_manifest(release.verdict, GateVerdict)
+    for digest in (*verdict.results.values(), *chain.from_iterable(verdict.reruns.values())):
+        result = store.get_manifest(digest, EvalResult)
+        yield from (digest, *([result.decoding] if store.has(result.decoding) else []))
+        for judged in result.judged.values():
             yield from [judged.policy, *([judged.calibration] if judged.calibration else [])]
     for step in steps:
         yield from (step.digest, step.recipe, step.template, step.curve, step.environment)

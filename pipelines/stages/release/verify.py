@@ -200,7 +200,9 @@ def _verdict(parts: Parts, release: ReleaseManifest) -> tuple[None, str]:
     verdict = check_verdict(parts.store, release)
     outcomes = Counter(criterion.outcome for criterion in verdict.criteria)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    return None, f"{verdict.decision} comes out of {len(verdict.results)} stored results again ({told})"
+    again = sum(map(len, verdict.reruns.values()))
+    stored = f"{len(verdict.results)} stored results" + (f" and {again} re-runs" if again else "")
+    return None, f"{verdict.decision} comes out of {stored} again ({told})"
 
 
 def _policy(parts: Parts, release: ReleaseManifest) -> tuple[None, str]:
