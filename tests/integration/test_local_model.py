@@ -19,7 +19,7 @@ from pipelines.cli import app
 from pipelines.recipes.product import ROOT
 from pipelines.settings import Settings
 from pipelines.wiring import Line
-from resources.local_model import LocalModel, folder_digest
+from resources.local_model import LocalModel, _Draws, folder_digest
 from tests.support.adapters import write_adapter
 from tests.support.tiny import make_tiny_base
 
@@ -199,6 +199,35 @@ def test_answers_are_held_to_the_schema_and_do_not_depend_on_their_batch(line: L
     who = Respondent(folder_digest(places.base), folder_digest(places.base), model.lock(), lambda: model)
     loose = evaluate(line, suite, who, free, lambda done, total: None)[0]
     assert not any(text.startswith("{") for text in line.store.get_json(loose.samples).values())
+
+
+def test_a_seed_decides_what_is_sampled_whatever_else_is_in_the_batch(line: Line, places: Places) -> None:
+    suite = load_suite(places.calls)
+    who = folder_digest(places.base)
+
+    def texts(seed: int, batch: int = 16, temperature: float = 1.5) -> Any:
+        model = LocalModel(places.base, batch=batch)
+        way = Way(TEMPLATE, Decoding(max_tokens=40).sampled(temperature, seed), fresh=True)
+        asked = Respondent(who, who, model.lock(), lambda: model)
+        return line.store.get_json(evaluate(line, suite, asked, way, lambda done, total: None)[0].samples)
+
+    first = texts(11)
+    assert texts(11, batch=2) == first
+    assert texts(12) != first
+    assert all(text.startswith("{") for text in first.values())
+    greedy = line.store.get_json(ask(line, suite, LocalModel(places.base)).samples)
+    assert texts(11, temperature=0.0001) == greedy != first
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    import torch
+
+    scores = torch.tensor([2.0, 1.0, 0.0, float("-inf")])
+    asked = [{"temperature": 2.0, "seed": seed} for seed in range(4000)]
+    drawn = _Draws(asked)(None, scores.expand(4000, -1)).argmax(dim=-1)
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    assert torch.allclose(shares, torch.softmax(scores / 2, dim=-1), atol=0.03)  # four standard errors
+    assert shares[3] == 0
 
 
 def test_what_lm_eval_asked_is_not_asked_again(line: Line, places: Places) -> None:

@@ -14,13 +14,13 @@ from evals.run import evaluate_layer
 from tests.support.line import SmallLine
 from tests.support.teacher import Body, Reply, TeacherServer
 
-ITEMS = 60
+ITEMS = 36
 SEEDS, TEMPERATURE = (11, 12), 0.7
 NAME = "facts"
 
 
 def reply(body: Body, before: int) -> Reply:
-    """Greedy, the base knows every third item and an adapter all but every twelfth; half of what is sampled is right."""
+    """Greedy, the base knows every third item, an adapter all but every twelfth; half of what is sampled is right."""
     number = int(body["messages"][-1]["content"].split()[-1])
     if body["temperature"]:
         return Reply("good" if random.Random(body["seed"]).random() < 0.5 else "bad")

@@ -94,13 +94,14 @@ def test_the_drawing_of_the_effects_says_in_words_what_the_table_says(first: tup
         assert f"{c.effect:+.3f}<br><small>[{c.ci_low:+.3f}, {c.ci_high:+.3f}]" in report.html
 
 
-def test_the_noise_floor_of_each_comparison_is_told_and_what_to_do_where_there_is_none(
+def test_the_noise_floor_of_each_comparison_is_told_and_why_there_is_none(
     first: tuple[Judged, Report],
 ) -> None:
     made, report = first
     for page in (words(report.html), report.markdown):
         assert "not measured" in page
-        assert "assay gate --rerun" in page
+        assert "the policy asks for no seeds" in page
+        assert "another seed would give the same" in page
     assert words(report.html).count("noise floor not measured") == sum(
         each.kind in ("superiority", "non-inferiority") for each in made.verdict.criteria
     )
@@ -108,7 +109,7 @@ def test_the_noise_floor_of_each_comparison_is_told_and_what_to_do_where_there_i
     told = dossier.of_verdict(made.line, made.product, made.verdict.model_copy(update={"criteria": known}))
     assert "noise floor 0.030" in words(told.html)
     assert "| 0.030 | **" in told.markdown
-    assert "assay gate --rerun" not in told.html + told.markdown
+    assert "asks for no seeds" not in told.html + told.markdown
 
 
 def test_a_share_has_the_interval_that_the_gate_judged(first: tuple[Judged, Report]) -> None:

@@ -134,6 +134,29 @@ def test_an_interrupted_run_goes_on_where_it_stopped(words, server, tmp_path):
     assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 8
 
 
+def test_another_seed_asks_again_and_its_scores_are_a_re_run_for_the_gate(words, server, tmp_path):
+    scores = [tmp_path / f"{name}.jsonl" for name in ("greedy", "one", "two", "one-again")]
+    for path, seed in zip(scores, ("", "11", "12", "11"), strict=True):
+        more = ["--temperature", "0.7", "--seed", seed] if seed else []
+        assert CliRunner().invoke(app, [*words, "--out", str(path), *more]).exit_code == 0
+    assert len(server.asked) == 3 * 8
+    assert [{body["temperature"] for body in server.asked[n : n + 8]} for n in (0, 8, 16)] == [{0.0}, {0.7}, {0.7}]
+    assert {body["seed"] for body in server.asked[:8]} == {7}
+    assert len({body["seed"] for body in server.asked[8:]}) == 16
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("{noise: {seeds: [11, 12], temperature: 0.7}, criteria: [{kind: superiority, suite: small}]}")
+    gate = ["gate", "--candidate", scores[0], "--baseline", scores[0], "--policy", policy]
+    done = CliRunner().invoke(app, [*map(str, gate), *(f"--rerun={path}" for path in scores[1:3]), "--json"])
+    assert json.loads(done.stdout)["criteria"][0]["noise"] == 0
+
+
+def test_a_seed_without_a_temperature_is_an_error(words, server):
+    done = CliRunner().invoke(app, [*words, "--seed", "11"])
+    assert isinstance(done.exception, BadInput)
+    assert "--seed decides nothing at temperature 0" in str(done.exception)
+    assert server.asked == []
+
+
 def test_an_adapter_that_is_named_by_its_digest_is_known_by_it(words):
     done = CliRunner().invoke(app, [*words, "--name", f"adapter-{DIGEST}", "--json"])
     (result,) = json.loads(done.stdout)

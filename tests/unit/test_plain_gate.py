@@ -129,6 +129,22 @@ def test_a_gain_within_the_noise_floor_does_not_pass_and_a_loss_within_it_does_n
     assert desk.judge(rows(better), rows(worse))["decision"] == "inconclusive"
 
 
+def test_a_policy_that_asks_for_re_runs_is_not_judged_without_them(desk):
+    desk.policy("noise: {seeds: [11, 12], temperature: 0.7}\ncriteria: [{kind: superiority, suite: skill}]")
+    again = [str(desk.put(name, rows(LOW))) for name in ("again", "once-more")]
+    said = "asks for 2 re-runs of the baseline, and 1 are given: ask it again at temperature 0.7 with each of the seeds"
+    assert f"{said} 11, 12 (`assay eval`)" in desk.fault(rows(HIGH), rows(LOW), "--rerun", again[0])
+    given = [word for path in again for word in ("--rerun", path)]
+    assert desk.judge(rows(HIGH), rows(LOW), *given)["criteria"][0]["noise"] == 0
+
+
+def test_a_re_run_whose_judge_does_not_count_decides_nothing(desk):
+    desk.policy("criteria: [{kind: superiority, suite: skill}]")
+    again = desk.put("again", [row | {"untrusted": "not calibrated"} for row in rows(LOW)])
+    (line,) = desk.judge(rows(HIGH), rows(LOW), "--rerun", str(again))["criteria"]
+    assert (line["outcome"], line["reason"]) == ("inconclusive", "base: not calibrated")
+
+
 def test_one_bad_result_in_a_large_family_is_weighed_by_holm(desk):
     """A loss that alone would hold a candidate back does not among 20 probes; a plain one does."""
     lost = [float(n >= 8) for n in range(40)]
