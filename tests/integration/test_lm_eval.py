@@ -76,6 +76,12 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
     lines = [{"id": f"line-{n}", "cluster": f"c{n}", "text": f"{n} and", "answers": ["x"]} for n in range(4)]
     exact: dict[str, object] = {"metrics": ["exact_match"], "headline": "exact_match"}
     metrics = ["json_valid", "exact", "ragas_tool_call_accuracy"]
+    compared = [
+        {"kind": "superiority", "suite": "calls", "metric": "exact"},
+        {"kind": "non-inferiority", "suite": "choices", "metric": "acc"},
+    ]
+    policy = {"criteria": compared, "noise": {"seeds": [11, 12], "temperature": 1.5}}
+    (folder / "gate.yaml").write_text(yaml.safe_dump(policy))
     return Product(
         name="tiny",
         tenant="demo",
@@ -89,7 +95,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
             write_suite(folder, "choices", choices, layer="general", metrics=["acc"], headline="acc", lm_eval=PROBE),
             write_suite(folder, "lines", lines, layer="general", lm_eval=GOES_ON, **exact),
         ),
-        gate_policy="none",
+        gate_policy=str(folder / "gate.yaml"),
         serving={"max_tokens": 48},
     )
 
@@ -143,10 +149,15 @@ def test_calls_are_asked_scored_and_remembered(
     # Random weights under the schema write JSON of the right form, until they run out of tokens.
     texts = tiny_line.store.get_json(base.samples)
     assert all(re.match(r'\{\s*("tool"\s*(:\s*"|:?$)|$)', text) for text in texts.values())
+    # Each seed of the policy writes other texts, of the same form.
+    again = [tiny_line.store.get_manifest(digest, EvalResult) for digest in layer.reruns["calls/base"]]
+    sampled = [tiny_line.store.get_json(str(result.samples)) for result in again]
+    assert all(re.match(r'\{\s*("tool"\s*(:\s*"|:?$)|$)', text) for each in sampled for text in each.values())
+    assert texts != sampled[0] != sampled[1] != texts
     # Nothing is asked again, and a model that is live already is no rival of itself.
     for champion in (None, model):
-        again = evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, champion)
-        assert again == (layer, True)
+        known = evaluate_layer(Remembering(tiny_line), product, "product", tiny_base_manifest, model, champion)
+        assert known == (layer, True)
 
 
 def test_lm_eval_scores_every_item_on_the_served_model(
@@ -166,6 +177,8 @@ def test_lm_eval_scores_every_item_on_the_served_model(
         }
         assert said.samples is not None
         assert all(isinstance(text, str) for [text] in tiny_line.store.get_json(said.samples).values())
+    # No seed decides a likelihood.
+    assert layer.reruns["choices/base"] == (layer.results["choices/base"],) * 2
     assert evaluate_layer(Remembering(tiny_line), product, "general", tiny_base_manifest, model, None) == (layer, True)
 
 
