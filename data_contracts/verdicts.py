@@ -38,7 +38,8 @@ class EvalResult(Frozen):
     """One artifact on one suite. ``artifact`` is the digest of what answered (base, or adapter on base).
 
     ``samples`` names the blob of generated text, which erasure may delete; the scores stay. ``judged`` names the
-    metrics that a judge model scored.
+    metrics that a judge model scored. ``confidence`` is, by item, the mean log-probability of the answer's tokens,
+    where the server told it.
     """
 
     kind: Literal["eval"] = "eval"
@@ -52,6 +53,7 @@ class EvalResult(Frozen):
     items: tuple[ItemScore, ...] = Field(min_length=1)
     samples: Digest | None
     judged: dict[str, Judged] = {}
+    confidence: dict[str, float] = Field(default={}, exclude_if=lambda told: not told)
     action_key: Digest
 
 

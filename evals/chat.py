@@ -1,13 +1,14 @@
 """Ask an OpenAI-compatible server many questions at once. Every question is answered or the whole run is an error."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput, Unavailable
-from evals.protocols import Question
+from evals.protocols import Hears, Question
 from pipelines.recipes.product import ROOT
 
 CONCURRENCY = 16
@@ -23,16 +24,28 @@ _BATCH = 16
 K = TypeVar("K", bound=str)
 
 
+class Said(NamedTuple):
+    text: str
+    confidence: float | None
+
+
 class Endpoint:
     """Implements `evals.protocols.Answerer` for the model that a server calls ``name``. ``url`` ends in ``/v1``.
 
-    ``tokenizer`` gives the folder of the model's tokenizer: lm-eval has to tell a question from its choices."""
+    ``tokenizer`` gives the folder of the model's tokenizer: lm-eval has to tell a question from its choices.
+    ``logprobs`` asks how likely each token was, which some servers refuse to tell."""
 
     def __init__(
-        self, url: str, name: str, tokenizer: Callable[[], Path] | None = None, key: str | None = None
+        self,
+        url: str,
+        name: str,
+        tokenizer: Callable[[], Path] | None = None,
+        key: str | None = None,
+        logprobs: bool = False,
     ) -> None:
         self.url, self.name, self.tokenizer = url, name, tokenizer
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.body: dict[str, Any] = {"model": name} | ({"logprobs": True} if logprobs else {})
 
     def engine(self) -> str:
         return engine(self.url, self.headers)
@@ -55,8 +68,9 @@ class Endpoint:
             raise BadInput(f"{self.url} serves no model {self.name!r}: it has {', '.join(sorted(cards)) or 'none'}")
         return dict(cards[self.name])
 
-    def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
-        ask_all(self.url, {key: {"model": self.name} | body for key, body in questions.items()}, answered, self.headers)
+    def chat(self, questions: Mapping[Digest, Question], answered: Hears) -> None:
+        bodies = {key: self.body | question for key, question in questions.items()}
+        asyncio.run(_ask_all(self.url, bodies, lambda key, said: answered(key, *said), self.headers))
 
     def lm(self) -> Any:
         if self.tokenizer is None:
@@ -84,7 +98,7 @@ def ask_all(
     """Chat-completion body by name -> each generated text to ``answered`` as it comes. ``url`` ends in ``/v1``.
 
     Raises `Unavailable`; lost connections are tried again, any other failure is not."""
-    asyncio.run(_ask_all(url, questions, answered, headers or {}))
+    asyncio.run(_ask_all(url, questions, lambda name, said: answered(name, said.text), headers or {}))
 
 
 def server_lock() -> Digest:
@@ -109,7 +123,7 @@ def engine(url: str, headers: Mapping[str, str] | None = None) -> str:
 async def _ask_all(
     url: str,
     questions: Mapping[K, dict[str, Any]],
-    answered: Callable[[K, str], None],
+    answered: Callable[[K, Said], None],
     headers: Mapping[str, str],
 ) -> None:
     import httpx
@@ -130,7 +144,7 @@ async def _ask_all(
             raise failures.exceptions[0] from None
 
 
-async def _ask(client: Any, url: str, name: str, body: dict[str, Any]) -> str:
+async def _ask(client: Any, url: str, name: str, body: dict[str, Any]) -> Said:
     import httpx
 
     for attempt in range(1, TRIES + 1):
@@ -143,6 +157,13 @@ async def _ask(client: Any, url: str, name: str, body: dict[str, Any]) -> str:
             continue
         if answer.status_code != 200:
             raise Unavailable(f"{url} answered item {name} with status {answer.status_code}: {answer.text[:300]}")
-        text = answer.json()["choices"][0]["message"]["content"]
-        return text if isinstance(text, str) else ""
+        choice = answer.json()["choices"][0]
+        text = choice["message"]["content"]
+        return Said(text if isinstance(text, str) else "", _confidence(choice))
     raise AssertionError("unreachable")
+
+
+def _confidence(choice: Mapping[str, Any]) -> float | None:
+    """To three places: what lies behind them hangs on what else the server computed at the time."""
+    found = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]
+    return round(math.fsum(found) / len(found), 3) + 0.0 if found else None  # and no -0.0

@@ -1,5 +1,5 @@
-"""Which answers of a candidate a person should look at: where it changed most, where its scores are undecided or at
-odds with each other, and corners that few items cover."""
+"""Which answers of a candidate a person should look at: where it changed most, of which it was least sure, where its
+scores are at odds with each other, and corners that few items cover."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,8 @@ from evals.policy import CANARIES
 from evals.run import NO_TEMPLATE
 
 CHANGED = "changed most against the baseline"
-UNDECIDED = "scored neither right nor wrong"
+UNSURE = "the candidate was least sure of it"
+UNDECIDED = "scored neither right nor wrong; how sure the candidate was is not on record"
 AT_ODDS = "metrics disagree"
 RARE = "few items are like it"
 
@@ -24,8 +25,9 @@ class EdgeCase(NamedTuple):
 
 
 def edge_cases(results: Mapping[str, EvalResult], count: int, candidate: Digest) -> tuple[EdgeCase, ...]:
-    """At most ``count`` items that were asked in words, taken in turns from the four kinds, each once. Ties are drawn
-    by the candidate's digest: the same candidate gets the same items, and nobody knows them before it is there.
+    """At most ``count`` items that were asked in words, taken in turns from these kinds, each once. Ties are drawn
+    by the candidate's digest: the same candidate gets the same items, and nobody knows them before it is there. Scores
+    near 0.5 stand for doubt where no log-probabilities were told.
 
     ``results`` as in a verdict; the baseline is the champion, or the base where there is none.
     """
@@ -33,7 +35,10 @@ def edge_cases(results: Mapping[str, EvalResult], count: int, candidate: Digest)
     draw = {name: sha256_json([candidate, name]) for name in cases}
     orders: dict[str, Iterator[str]] = {
         CHANGED: iter(_ranked({n: -c.change for n, c in cases.items() if c.change > 0}, draw)),
-        UNDECIDED: iter(_ranked({n: c.undecided for n, c in cases.items() if c.undecided < 0.5}, draw)),
+        UNSURE: iter(_ranked({n: c.confidence for n, c in cases.items() if c.confidence is not None}, draw)),
+        UNDECIDED: iter(
+            _ranked({n: c.undecided for n, c in cases.items() if c.confidence is None and c.undecided < 0.5}, draw)
+        ),
         AT_ODDS: iter(_ranked({n: -c.spread for n, c in cases.items() if c.spread > 0}, draw)),
         RARE: iter(_ranked({n: c.alike for n, c in cases.items()}, draw)),
     }
@@ -49,10 +54,12 @@ def edge_cases(results: Mapping[str, EvalResult], count: int, candidate: Digest)
 
 
 class _Case(NamedTuple):
-    """``change`` is the largest of any metric, ``undecided`` how far the candidate's most undecided score is from 0.5,
-    ``spread`` how far its metrics lie apart, ``alike`` how many items share its metrics, then its cluster."""
+    """``change`` is the largest of any metric, ``confidence`` the candidate's if it was told, ``undecided`` how far its
+    most undecided score is from 0.5, ``spread`` how far its metrics lie apart, ``alike`` how many items share its
+    metrics, then its cluster."""
 
     change: float
+    confidence: float | None
     undecided: float
     spread: float
     alike: tuple[int, int]
@@ -74,6 +81,7 @@ def _cases(results: Mapping[str, EvalResult]) -> dict[str, _Case]:
                 change=max(
                     (abs(value - old[metric]) for metric, value in scores.items() if metric in old), default=0.0
                 ),
+                confidence=result.confidence.get(item.item),
                 undecided=min((abs(value - 0.5) for value in scores.values()), default=0.5),
                 spread=max(scores.values(), default=0.0) - min(scores.values(), default=0.0),
                 alike=(metrics[_metrics(item)], clusters[item.cluster]),

@@ -31,10 +31,12 @@ class Respondent(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Texts by item; ``engine`` names what computed them."""
+    """Texts by item; ``engine`` names what computed them; ``confidence`` (see `evals.protocols.Hears`) of those items
+    of which it was told."""
 
     texts: dict[str, str]
     engine: str
+    confidence: dict[str, float]
 
 
 def ask(
@@ -52,13 +54,22 @@ def ask(
         answerer = who.open()
         engine = answerer.engine()
 
-        def keep(key: Digest, text: str) -> None:
-            known[key] = Kept(text, engine)
+        def keep(key: Digest, text: str, confidence: float | None = None) -> None:
+            known[key] = Kept(text if confidence is None else [text, confidence], engine)
             answers.put(who.artifact, {key: known[key]})
             progress(len(known), total)
 
         answerer.chat(missing, keep)
-    return Answered({item: str(known[key].answer) for item, key in keys.items()}, engines(known))
+    said = {item: _said(known[key].answer) for item, key in keys.items()}
+    texts = {item: text for item, (text, _) in said.items()}
+    return Answered(texts, engines(known), {item: sure for item, (_, sure) in said.items() if sure is not None})
+
+
+def _said(answer: JsonValue) -> tuple[str, float | None]:
+    match answer:
+        case [str(text), float(confidence)]:
+            return text, confidence
+    return str(answer), None
 
 
 def engines(kept: Mapping[Digest, Kept]) -> str:

@@ -50,6 +50,13 @@ Question = dict[str, Any]
 """Body of a chat completion without ``model``: messages, template, tools, schema, decoding."""
 
 
+class Hears(Protocol):
+    """Takes an answer, and how sure the model was of it: the mean log-probability of the answer's tokens, each among
+    those that it might write there; ``None`` where that is not told."""
+
+    def __call__(self, key: Digest, text: str, confidence: float | None = None, /) -> None: ...
+
+
 class ChatModel(Protocol):
     """A model that can be asked, behind a server or in this process."""
 
@@ -57,7 +64,7 @@ class ChatModel(Protocol):
         """Name and version of what computes the answers."""
         ...
 
-    def chat(self, questions: Mapping[Digest, Question], answered: Callable[[Digest, str], None]) -> None:
+    def chat(self, questions: Mapping[Digest, Question], answered: Hears) -> None:
         """Hand on the text of every answer as it comes. Raises `Unavailable` when one question gets none."""
         ...
 
@@ -71,7 +78,8 @@ class Answerer(ChatModel, Protocol):
 
 
 class Kept(NamedTuple):
-    """A text, or what lm-eval got for a request: ``[log-likelihood, is greedy]``, a number, a text."""
+    """A text, ``[text, confidence]`` of one (see `Hears`), or what lm-eval got for a request: ``[log-likelihood, is
+    greedy]``, a number, a text."""
 
     answer: JsonValue
     engine: str

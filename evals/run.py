@@ -187,6 +187,7 @@ def evaluate(
             items=found.items,
             samples=parts.store.put_json(found.texts),
             judged=found.judged,
+            confidence=found.confidence,
             action_key=key,
         )
 
@@ -218,16 +219,18 @@ def respondent(parts: EvalParts, base: BaseManifest, subject: Subject) -> Respon
 def served(parts: EvalParts, base: BaseManifest, subject: Subject) -> chat.Endpoint:
     parts.server.ensure_running(base)
     name = parts.server.base_name() if subject.weights is None else parts.server.ensure_loaded(subject.weights)
-    return chat.Endpoint(parts.server.url(), name, lambda: parts.store.tree(base.tree))
+    return chat.Endpoint(parts.server.url(), name, lambda: parts.store.tree(base.tree), logprobs=True)
 
 
 class _Answered(NamedTuple):
-    """Scores; what the store keeps as the result's samples and nothing else does; the engine; who judged what."""
+    """Scores; what the store keeps as the result's samples and nothing else does; the engine; who judged what; how sure
+    the model was."""
 
     items: tuple[ItemScore, ...]
     texts: dict[str, JsonValue]
     engine: str
     judged: dict[str, Judged]
+    confidence: dict[str, float]
 
 
 def _by_answer(
@@ -238,14 +241,14 @@ def _by_answer(
     # Equal tool lists follow each other: one cached prefix.
     neighbours = sorted(items, key=lambda item: item.tools if isinstance(item, CallItem) else ())
     questions = {item.id: way.decoding.question(way.template, item) for item in neighbours}
-    texts, engine = kept.ask(parts.answers, who, questions, progress, way.fresh)
+    texts, engine, confidence = kept.ask(parts.answers, who, questions, progress, way.fresh)
     plain = tuple(metric for metric in suite.metrics if metric not in suite.judged)
     scores = {item.id: score(item, texts[item.id], plain, parts) for item in items}
     said = judging.judge_answers(parts, judges, items, texts, who.artifact, progress, way.fresh)
     scored = tuple(
         ItemScore(item=item.id, cluster=item.cluster, scores=scores[item.id] | said.scores[item.id]) for item in items
     )
-    return _Answered(scored, dict(texts), engine, said.judged)
+    return _Answered(scored, dict(texts), engine, said.judged, confidence)
 
 
 def _by_lm_eval(parts: Keeping, suite: Suite, who: Respondent, way: Way, progress: Progress) -> _Answered:
@@ -255,7 +258,7 @@ def _by_lm_eval(parts: Keeping, suite: Suite, who: Respondent, way: Way, progres
     if probed.scores.keys() != {item.id for item in items}:
         raise Refused(f"lm-eval scored {len(probed.scores)} items of suite {suite.name}, which has {len(items)}")
     scored = tuple(ItemScore(item=item.id, cluster=item.cluster, scores=probed.scores[item.id]) for item in items)
-    return _Answered(scored, probed.answers, probed.engine, {})
+    return _Answered(scored, probed.answers, probed.engine, {}, {})
 
 
 def _progress(suite: Suite, subject: Subject) -> Progress:

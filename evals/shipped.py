@@ -49,7 +49,7 @@ def agreement(
     questions = {sha256_json([suite.name, item.id]): way.question("", item) for item in items}
     texts: dict[Digest, str] = {}
 
-    def keep(key: Digest, text: str) -> None:
+    def keep(key: Digest, text: str, confidence: float | None = None) -> None:
         texts[key] = text
         progress(len(texts), len(questions))
 

@@ -28,12 +28,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(404 if self.path != "/v1/models" else 200, cards)
 
     def do_POST(self) -> None:
-        item = json.loads(self.rfile.read(int(self.headers["content-length"])))["item"]
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        item = asked["item"]
         self.server.seen[item] += 1
         if item == "shaky" and self.server.seen[item] == 1:
             self.connection.close()
             return
-        body = json.dumps({"choices": [{"message": {"content": f"echo {item}"}}]}).encode()
+        choice = {"message": {"content": f"echo {item}"}, "logprobs": None}
+        if asked.get("logprobs") and item != "silent":
+            choice["logprobs"] = {"content": [{"token": "echo", "logprob": -0.25}, {"token": item, "logprob": -1.0}]}
+        body = json.dumps({"choices": [choice]}).encode()
         self.answer(500 if item == "broken" else 200, body)
 
     def answer(self, status: int, body: bytes) -> None:
@@ -107,6 +111,21 @@ def test_the_key_goes_with_every_request(server):
     with pytest.raises(Unavailable, match="status 401"):
         ask(server, "calm")
     endpoint = chat.Endpoint(address(server), "echo", key="secret")
-    texts: dict[str, str] = {}
-    endpoint.chat({"a": {"item": "calm"}}, texts.__setitem__)
-    assert (texts, endpoint.card()["id"]) == ({"a": "echo calm"}, "echo")
+    assert said_by(endpoint, "calm") == {"calm": ("echo calm", None)}
+    assert endpoint.card()["id"] == "echo"
+
+
+def said_by(endpoint: chat.Endpoint, *items: str) -> dict[str, tuple[str, float | None]]:
+    heard: dict[str, tuple[str, float | None]] = {}
+
+    def hear(key: str, text: str, confidence: float | None = None, /) -> None:
+        heard[key] = text, confidence
+
+    endpoint.chat({item: {"item": item} for item in items}, hear)
+    return heard
+
+
+def test_how_likely_the_tokens_were_is_told_only_where_it_is_asked_and_answered(server):
+    asks, does_not = (chat.Endpoint(address(server), "echo", logprobs=asked) for asked in (True, False))
+    assert said_by(asks, "calm", "silent") == {"calm": ("echo calm", -0.625), "silent": ("echo silent", None)}
+    assert said_by(does_not, "calm") == {"calm": ("echo calm", None)}

@@ -18,7 +18,7 @@ from data_contracts.verdicts import EvalResult
 from evals import run, scorers
 from evals.decoding import Decoding
 from evals.kept import Respondent
-from evals.protocols import Kept, Question
+from evals.protocols import Hears, Kept, Question
 from evals.run import Way, evaluate
 from evals.suite import Suite, load_suite
 from pipelines.recipes.product import ROOT
@@ -192,6 +192,35 @@ def test_fresh_asks_again_and_replaces(home, tmp_path):
     assert len(model.asked) == 3
     assert ask(home, suite, model)[1]
     assert home.answers.held([ARTIFACT]) == 3
+
+
+class Sure(Model):
+    """Tells how sure it is, but of every third answer."""
+
+    def chat(self, questions: Mapping[Digest, Question], answered: Hears) -> None:
+        for number, key in enumerate(questions):
+            self.asked.append(key)
+            answered(key, ANSWER, None if number % 3 == 2 else -0.5 * number)
+
+
+def test_how_sure_a_model_was_is_kept_with_its_answer_where_it_told(home, tmp_path):
+    result, _ = ask(home, write_suite(tmp_path, 3), Sure())
+    assert result.confidence == {"i0": 0.0, "i1": -0.5}
+    assert home.store.get_json(result.samples) == dict.fromkeys(("i0", "i1", "i2"), ANSWER)
+    model = Sure()
+    again, _ = ask(home, write_suite(tmp_path, 3, "must_not_call", "json_valid"), model)
+    assert (model.asked, again.confidence) == ([], result.confidence)
+
+
+def test_answers_that_were_kept_as_texts_alone_are_still_good(home, tmp_path):
+    suite = write_suite(tmp_path, 3)
+    without, _ = ask(home, suite, Model())
+    assert without.confidence == {}
+    assert "confidence" not in without.payload(), "results of before keep their digests"
+    model = Sure()
+    more, _ = ask(home, write_suite(tmp_path, 4), model)
+    assert len(model.asked) == 1
+    assert more.confidence == {"i3": 0.0}
 
 
 def test_two_items_with_one_question_are_asked_once(home, tmp_path):
