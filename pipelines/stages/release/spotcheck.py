@@ -15,8 +15,8 @@ from data_contracts.spotchecks import Rating, SpotCheck, SpotCheckRule, SpotChec
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.edge_cases import EdgeCase, edge_cases
-from evals.passages import PassageItem
-from evals.suite import CallItem, Item, load_suites
+from evals.item_text import asked, expected
+from evals.suite import load_suites
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts, Signatures
 from pipelines.stages.release.evidence import examine
@@ -55,13 +55,13 @@ def sheet(parts: Parts, product: Product, digest: Digest, count: int | None = No
         for name in (f"{suite}/candidate", f"{suite}/{rival}"):
             if name not in texts:
                 texts[name] = _texts(parts.store, results[name])
-        asked = questions.get(case.item)
+        known = questions.get(case.item)
         rows.append(
             {
                 "item": case.item,
                 "why": case.why,
-                "question": GONE if asked is None else _question(asked),
-                "expected": _expected(asked),
+                "question": GONE if known is None else asked(known),
+                "expected": GONE if known is None else expected(known),
                 "candidate": texts[f"{suite}/candidate"].get(item, GONE),
                 rival: texts[f"{suite}/{rival}"].get(item, GONE),
                 "rating": "",
@@ -179,15 +179,3 @@ def _texts(store: ArtifactStore, result: EvalResult) -> Mapping[str, str]:
         return {item: str(text) for item, text in store.get_json(result.samples).items()}
     except Missing:
         return {}
-
-
-def _question(item: Item) -> str:
-    return item.said() if isinstance(item, PassageItem) else item.text
-
-
-def _expected(item: Item | None) -> str:
-    if isinstance(item, PassageItem):
-        return item.reference
-    if not isinstance(item, CallItem):
-        return ""
-    return f"{item.tool} {item.arguments}" if item.expect == "call" else item.expect
