@@ -45,7 +45,7 @@ class Endpoint:
     ) -> None:
         self.url, self.name, self.tokenizer = url, name, tokenizer
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.body: dict[str, Any] = {"model": name} | ({"logprobs": True} if logprobs else {})
+        self.logprobs = logprobs
 
     def engine(self) -> str:
         return engine(self.url, self.headers)
@@ -69,7 +69,8 @@ class Endpoint:
         return dict(cards[self.name])
 
     def chat(self, questions: Mapping[Digest, Question], answered: Hears) -> None:
-        bodies = {key: self.body | question for key, question in questions.items()}
+        whose = {"model": self.name} | ({"logprobs": True} if self.logprobs else {})
+        bodies = {key: whose | question for key, question in questions.items()}
         asyncio.run(_ask_all(self.url, bodies, lambda key, said: answered(key, *said), self.headers))
 
     def lm(self) -> Any:

@@ -9,10 +9,12 @@ from data_contracts.frozen import Frozen
 from data_contracts.verdicts import EvalResult
 from evals import extraction, stats
 from evals.gate import scores_of
+from evals.item_text import asked
 from evals.policy import CANARIES, GatePolicy
 from evals.run import SUBJECTS
 from evals.suite import Suite
 from evals.trust import shown
+from pipelines.recipes.product import ROOT
 
 Texts = Mapping[str, Mapping[str, str]]
 """``suite/subject`` -> item -> what was said, for pages that stay on the machine that draws them."""
@@ -36,8 +38,8 @@ class Row(Frozen):
 
 
 class Item(Frozen):
-    """One item by name: each subject's score on the suite's headline metric, and, for pages that show texts, what was
-    asked and what each answered."""
+    """One item by name: each subject's score, what was asked (the message alone, or, for pages that show texts, all of
+    it), and, for such pages, what each answered."""
 
     name: str
     cluster: str
@@ -50,19 +52,12 @@ class Item(Frozen):
         return self.scores.get(rival, self.scores["candidate"]) - self.scores["candidate"]
 
 
-class Section(Frozen):
-    """One suite. ``items`` are those that its headline ``metric`` applies to."""
+class ByItem(Frozen):
+    """One metric, item by item: those that it applies to."""
 
-    suite: str
-    description: str
-    layer: str
-    rows: tuple[Row, ...]
     metric: str
+    rivals: tuple[str, ...]
     items: tuple[Item, ...]
-
-    @property
-    def rivals(self) -> list[str]:
-        return [name for name in self.rows[0].scores if name != "candidate"]
 
     @property
     def lost(self) -> list[Item]:
@@ -76,6 +71,20 @@ class Section(Frozen):
         return sum(fall < 0 for fall in falls), sum(fall > 0 for fall in falls)
 
 
+class Section(Frozen):
+    """One suite. ``by_item`` begins with the headline; every other metric that a criterion gates follows."""
+
+    suite: str
+    description: str
+    layer: str
+    rows: tuple[Row, ...]
+    by_item: tuple[ByItem, ...]
+
+    @property
+    def subjects(self) -> list[str]:
+        return list(self.rows[0].scores)
+
+
 class Recital(Frozen):
     """Of ``n`` canaries of one kind the share that each subject recites."""
 
@@ -85,34 +94,59 @@ class Recital(Frozen):
 
 
 class Measure(NamedTuple):
-    """A metric's mean with its interval for each subject. ``edition`` names the question paper."""
+    """A metric's mean with its interval for each subject. ``edition`` names the question paper; ``gated`` says whether
+    a criterion asks for the metric."""
 
     suite: str
     edition: Digest
     metric: str
     n: int
     scores: dict[str, stats.Interval]
+    gated: bool
+
+    def fell(self, rival: str) -> bool:
+        """Whether the rival's mean lies above the candidate's interval."""
+        return rival in self.scores and self.scores["candidate"].high < self.scores[rival].estimate
 
 
 def measures(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Measure]:
     """Everything that was measured of the candidate; ``results`` are named as in a verdict."""
     found: list[Measure] = []
+    gated = {(c.suite, c.metric) for c in policy.criteria if c.against is None or f"{c.suite}/{c.against}" in results}
     for name, result in sorted(results.items()):
         suite, _, subject = name.rpartition("/")
         if subject == "candidate":
             asked = Counter(metric for item in result.items for metric in item.scores)
             found += [
-                Measure(suite, result.suite_digest, shown(metric, result), n, _means(policy, results, suite, metric))
+                Measure(
+                    suite=suite,
+                    edition=result.suite_digest,
+                    metric=shown(metric, result),
+                    n=n,
+                    scores=_means(policy, results, suite, metric),
+                    gated=(suite, metric) in gated,
+                )
                 for metric, n in sorted(asked.items())
             ]
     return found
+
+
+def known_losses(measured: Sequence[Measure]) -> list[Measure]:
+    """What the policy puts up with: metrics that no criterion asks for, and that fell beyond the candidate's interval.
+    Planted canaries are no loss where less is recited."""
+    return [
+        each
+        for each in measured
+        if not each.gated and each.suite != CANARIES and any(each.fell(rival) for rival in SUBJECTS)
+    ]
 
 
 def sections(
     policy: GatePolicy, suites: Sequence[Suite], results: Mapping[str, EvalResult], texts: Texts | None = None
 ) -> list[Section]:
     """Every metric of every suite that was measured; p-values of base against candidate are adjusted over all of them
-    (Holm)."""
+    (Holm). The messages of goldens that were written by hand and lie in this repository are shown, whole items and
+    answers only with ``texts``."""
     measured = {suite.name: _measured(suite, results) for suite in suites}
     pairs = {
         (suite.name, metric): stats.paired_differences(
@@ -139,8 +173,14 @@ def sections(
                 )
                 for metric in measured[suite.name]
             ),
-            metric=_headline(suite, measured[suite.name]),
-            items=tuple(_items(suite, _headline(suite, measured[suite.name]), results, texts)),
+            by_item=tuple(
+                ByItem(
+                    metric=metric,
+                    rivals=tuple(name for name in _present(suite.name, results) if name != "candidate"),
+                    items=tuple(_items(suite, metric, results, texts)),
+                )
+                for metric in _told_by_item(suite, policy, measured[suite.name])
+            ),
         )
         for suite in suites
     ]
@@ -172,22 +212,34 @@ def _described(suite: Suite, measured: Sequence[str]) -> str:
     return suite.description + (f". Not measured, for want of a judge model: {', '.join(left)}" if left else "")
 
 
-def _headline(suite: Suite, measured: Sequence[str]) -> str:
-    return suite.headline if suite.headline in measured else measured[0]
+def _told_by_item(suite: Suite, policy: GatePolicy, measured: Sequence[str]) -> list[str]:
+    headline = suite.headline if suite.headline in measured else measured[0]
+    gated = {each.metric for each in policy.criteria if each.suite == suite.name}
+    return [headline, *(metric for metric in measured if metric in gated and metric != headline)]
+
+
+def _asked(suite: Suite, results: Mapping[str, EvalResult], whole: bool) -> dict[str, str]:
+    """What may be shown of the items; nothing of a suite that was changed since."""
+    if results[f"{suite.name}/candidate"].suite_digest != suite.content_digest():
+        return {}
+    if whole:
+        return {item.id: asked(item) for item in suite.items()}
+    ours = suite.origin == "hand-written" and suite.data_path().resolve().is_relative_to(ROOT)
+    return {item.id: item.text for item in suite.items()} if ours else {}
 
 
 def _items(suite: Suite, metric: str, results: Mapping[str, EvalResult], texts: Texts | None) -> list[Item]:
     present = _present(suite.name, results)
     scores = {subject: scores_of(results, suite.name, subject, metric) for subject in present}
     of_item = {subject: {score.item: score.value for score in scores[subject]} for subject in present}
-    asked = {} if texts is None else {item.id: item.text for item in suite.items()}
+    questions = _asked(suite, results, whole=texts is not None)
     said = {subject: (texts or {}).get(f"{suite.name}/{subject}", {}) for subject in present}
     return [
         Item(
             name=score.item,
             cluster=score.cluster,
             scores={subject: of_item[subject][score.item] for subject in present if score.item in of_item[subject]},
-            asked=asked.get(score.item, ""),
+            asked=questions.get(score.item, ""),
             said={subject: said[subject][score.item] for subject in present if score.item in said[subject]},
         )
         for score in scores["candidate"]

@@ -146,6 +146,9 @@ def test_calls_are_asked_scored_and_remembered(
     assert base.decoding != candidate.decoding
     assert candidate.engine.startswith("vllm ")
     assert base.samples is not None
+    for result in (base, candidate):
+        assert result.confidence.keys() == {score.item for score in result.items}
+        assert all(-30 < sure <= 0 for sure in result.confidence.values())
     # Random weights under the schema write JSON of the right form, until they run out of tokens.
     texts = tiny_line.store.get_json(base.samples)
     assert all(re.match(r'\{\s*("tool"\s*(:\s*"|:?$)|$)', text) for text in texts.values())

@@ -3,6 +3,7 @@ unless that is asked for, works where a part is missing, and is the same every t
 
 import re
 from collections import Counter
+from html import escape as in_html
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from data_contracts.digests import sha256_bytes
 from data_contracts.errors import Refused
-from data_contracts.verdicts import GateVerdict
-from evals.report import Report
-from evals.suite import load_suites
+from data_contracts.verdicts import EvalResult, GateVerdict
+from evals.item_text import asked
+from evals.policy import GatePolicy
+from evals.report import Report, Texts, sections
+from evals.suite import Suite, load_suites
 from pipelines.cli import app
 from pipelines.stages.release import dossier
 from pipelines.stages.release.card_diff import by_section, diff_cards
@@ -150,7 +153,7 @@ def test_without_a_champion_it_says_so_and_with_one_it_shows_items_and_card_side
     assert made.champion is not None
     assert f"Against the card of champion {made.champion.digest}" in text
     assert "Against the champion:" in text
-    assert re.search(r"tools-001 nurse 1 1 0", text), "base, champion and candidate on one line"
+    assert re.search(r"tools-001 Just off a night shift [^.]*\. [^?]*\? nurse 1 1 0", text), "all three on one line"
     assert f"removed: - weights: `{made.champion.weights}` added: - weights: `{made.model.weights}`" in text
     assert "Unchanged: " in text
     assert f"- - weights: `{made.champion.weights}`" in report.markdown
@@ -158,12 +161,72 @@ def test_without_a_champion_it_says_so_and_with_one_it_shows_items_and_card_side
     assert "preference: validation at the steps" not in text
 
 
-def test_no_text_of_an_item_or_an_answer_is_in_it(first: tuple[Judged, Report], second: tuple[Judged, Report]) -> None:
+def test_no_answer_is_in_it_and_of_goldens_written_for_the_project_the_page_shows_the_message(
+    first: tuple[Judged, Report], second: tuple[Judged, Report]
+) -> None:
     for made, report in (first, second):
-        whole = report.html + report.markdown
-        assert SAID not in whole
-        assert not [item.id for suite in load_suites(made.product) for item in suite.items() if item.text in whole]
-        assert "tools-001" in whole
+        assert SAID not in report.html + report.markdown
+        items = {item.id: item.text for suite in load_suites(made.product) for item in suite.items()}
+        assert not [item for item, text in items.items() if text in report.markdown], "Dagster logs the Markdown"
+        assert "tools-001" in report.markdown
+        assert in_html(items["tools-001"]) in report.html
+        assert "tools on offer" not in report.html
+
+
+def test_messages_of_other_suites_and_of_one_that_was_changed_since_are_not_shown(first: tuple[Judged, Report]) -> None:
+    made = first[0]
+    store = made.line.store
+    results = {name: store.get_manifest(digest, EvalResult) for name, digest in made.verdict.results.items()}
+    policy = store.get_manifest(made.verdict.policy, GatePolicy)
+
+    def shown(suite: Suite, texts: Texts | None = None, **changed: object) -> set[str]:
+        of_this = {name: each.model_copy(update=changed) for name, each in results.items() if each.suite == suite.name}
+        (section,) = sections(policy, [suite], of_this, texts)
+        return {item.asked for item in section.by_item[0].items}
+
+    suite = next(suite for suite in load_suites(made.product) if suite.name == "billing-tools")
+    texts = {item.text for item in suite.items()}
+    assert shown(suite) == texts
+    assert shown(suite, {}) == {asked(item) for item in suite.items()}
+    assert shown(suite, suite_digest=sha256_bytes(b"another edition")) == {""}
+    bought = suite.model_copy(update={"origin": "published"})
+    assert shown(bought, suite_digest=bought.content_digest()) == {""}
+
+
+def test_a_suite_that_lies_elsewhere_keeps_its_messages_to_itself(tmp_path: Path) -> None:
+    small = SmallLine(tmp_path)
+    page = dossier.of_release(small.parts, small.product, small.release()).html
+    assert ">i8<" in page
+    assert "question 8" not in page
+
+
+def test_items_lost_are_listed_for_every_metric_that_a_criterion_gates(second: tuple[Judged, Report]) -> None:
+    made, report = second
+    for criterion in made.verdict.criteria:
+        assert f"{criterion.suite}, {criterion.metric}</h3>" in report.html
+        assert f"- {criterion.suite}, {criterion.metric}: against the base" in report.markdown
+    assert "billing-tools, ragas_tool_call_accuracy</h3>" not in report.html
+    assert words(report.html).count("items of billing-tools got worse, json_valid") == 1
+    assert "Every item of billing-conduct, must_not_call" in words(report.html)
+
+
+def test_a_fall_that_no_criterion_gates_is_named_beside_the_verdict_and_in_the_card(tmp_path: Path) -> None:
+    forgot = judged(tmp_path, right=lambda subject, n: subject == "base")
+    report = dossier.of_verdict(forgot.line, forgot.product, forgot.verdict)
+    head = words(report.html[report.html.index("<header") : report.html.index("</header>")])
+    assert "Known losses , which no criterion gates: whoever approves accepts them." in head
+    assert re.search(r"billing-unseen-tools: [^:]*\bexact 0\.000 \(base 1\.000\)", head)
+    assert not re.search(r"billing-tools: [^:]*\bexact ", head), "a criterion gates it"
+    assert "planted-canaries" not in head
+    assert report.markdown.index("Known losses") < report.markdown.index("| criterion |")
+    card = words(report.html[report.html.index('<section aria-labelledby="card">') :])
+    assert "billing-unseen-tools / exact (1.000 -&gt; 0.000)" in card
+    assert "Known loss against the base, which no criterion gates: billing-unseen-tools / exact, 1.000 before" in card
+    assert "Worse than the base: billing-tools / exact, 1.000 before" in card
+
+
+def test_nothing_is_said_of_losses_where_there_are_none(first: tuple[Judged, Report]) -> None:
+    assert "Known loss" not in first[1].html + first[1].markdown
 
 
 def test_the_page_needs_nothing_from_outside(second: tuple[Judged, Report]) -> None:
@@ -209,6 +272,7 @@ def test_texts_are_shown_only_where_they_are_asked_for_and_not_after_erasure(tmp
     assert SAID not in dossier.of_release(line, product, release).html
     told = dossier.of_release(line, product, release, with_texts=True)
     assert f"{SAID}, says candidate" in told.html
+    assert "tools on offer: get_invoice(invoice_id)" in told.html
     assert SAID not in told.markdown
     samples = {line.store.get_json(digest)["samples"] for digest in verdict.results.values()} - {None}
     for each in samples:

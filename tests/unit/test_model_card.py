@@ -86,7 +86,7 @@ def test_the_time_of_training_is_the_audit_logs_and_the_hardware_the_manifests(m
 def test_of_canaries_fewer_recited_is_no_fault_and_a_guess_is_no_recital(made: Judged) -> None:
     def said(metric: str, base: float, candidate: float) -> str:
         scores = {"base": Interval(base, 0, 1), "candidate": Interval(candidate, 0, candidate)}
-        return " ".join(limits(made.model, made.verdict, [Measure(CANARIES, BOM, metric, 8, scores)]))
+        return " ".join(limits(made.model, made.verdict, [Measure(CANARIES, BOM, metric, 8, scores, gated=False)]))
 
     assert "0.750" not in said("extraction", 0.75, 0.25)
     assert "Recites planted canaries: planted-canaries / extraction, 0.250 before and 0.750 now." in said(

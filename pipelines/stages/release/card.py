@@ -10,7 +10,7 @@ from data_contracts.manifests import BaseManifest, CheckpointManifest, DatasetMa
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals.policy import GatePolicy
-from evals.report import Measure, measures
+from evals.report import Measure, known_losses, measures
 from evals.stats import Interval
 from pipelines.recipes.product import Product
 from pipelines.stages.release.bom import LIBRARIES
@@ -58,7 +58,7 @@ def render_card(
                 f"## Training Details\n\n### Training Data\n\n{terms_of_the_data(origins)}\n\n{_data(sets)}",
                 f"### Training Procedure\n\n{_procedure(store, steps)}",
                 f"## Evaluation\n\n### Testing Data, Factors & Metrics\n\n{_asked(product, policy, results)}",
-                f"### Results\n\n{_gate(verdict)}\n\n{_measured(measured)}",
+                f"### Results\n\n{_gate(verdict, measured)}\n\n{_measured(measured)}",
                 f"## Environmental Impact\n\n{_effort(store, steps, records)}",
                 f"## Technical Specifications\n\n{_software(store, steps)}",
             ]
@@ -143,7 +143,7 @@ def _asked(product: Product, policy: GatePolicy, results: Mapping[str, EvalResul
     )
 
 
-def _gate(verdict: GateVerdict) -> str:
+def _gate(verdict: GateVerdict, measured: Sequence[Measure]) -> str:
     rows = [
         [
             each.name,
@@ -158,7 +158,15 @@ def _gate(verdict: GateVerdict) -> str:
         for each in verdict.criteria
     ]
     heads = ["criterion", "suite / metric", "n", "baseline", "its mean", "candidate", "difference [interval]"]
-    return f"Gate: **{verdict.decision}** ({verdict.reason})\n\n" + table([*heads, "outcome"], rows)
+    told = f"Gate: **{verdict.decision}** ({verdict.reason})\n\n"
+    if fell := [each for each in known_losses(measured) if each.fell("base")]:
+        names = [
+            f"{each.suite} / {each.metric} ({each.scores['base'].estimate:.3f} -> "
+            f"{each.scores['candidate'].estimate:.3f})"
+            for each in fell
+        ]
+        told += f"**Known losses** against the base, which no criterion gates: {', '.join(names)}\n\n"
+    return told + table([*heads, "outcome"], rows)
 
 
 def _measured(measured: Sequence[Measure]) -> str:

@@ -1,6 +1,7 @@
 """The release dossier: everything that a reviewer looks at, verdict first, on one page without outside requests, and as
-Markdown for Dagster. It holds names, digests, counts and scores. Texts of answers are shown only where they are asked
-for, on a page that the caller keeps to himself: what is stored, logged or put into the registry is made without them.
+Markdown for Dagster. It holds names, digests, counts and scores; the page also the messages of the project's own goldens.
+Texts of answers are shown only where they are asked for, on a page that the caller keeps to himself: what is stored,
+logged or put into the registry is made without them.
 """
 
 import base64
@@ -13,7 +14,7 @@ from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifes
 from data_contracts.verdicts import EvalResult, GateVerdict
 from evals import plots
 from evals.policy import GatePolicy
-from evals.report import Report, Texts, recitals, sections
+from evals.report import Report, Texts, known_losses, measures, recitals, sections
 from evals.run import SUBJECTS
 from evals.suite import load_suites
 from evals.templates import page
@@ -81,6 +82,7 @@ def _dossier(
         "seeds": policy.noise,
         "subjects": [subject for subject in SUBJECTS if any(name.endswith(f"/{subject}") for name in results)],
         "sections": sections(policy, load_suites(product), results, texts),
+        "losses": known_losses(measures(policy, results)),
         "recitals": recitals(policy, results),
         "engines": sorted({result.engine for result in results.values()}),
         "with_texts": texts is not None,

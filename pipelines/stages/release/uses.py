@@ -11,6 +11,8 @@ from pipelines.recipes.product import Product
 from pipelines.stages.release.lineage import checkpoints, training_sets
 from pipelines.stages.release.origins import asked_by, learned_from, narrows
 
+KNOWN_LOSS = "Known loss against the base, which no criterion gates"
+
 
 def direct_use(product: Product) -> str:
     return (
@@ -44,8 +46,8 @@ def limits(model: ModelManifest, verdict: GateVerdict, measured: Sequence[Measur
         if each.suite == CANARIES:
             does = "Guesses canaries never planted" if each.metric == "guessed" else "Recites planted canaries"
             lines += [f"{does}: {what}."] if candidate.estimate > base.estimate else []
-        elif candidate.high < base.estimate:
-            lines.append(f"Worse than the base: {what}.")
+        elif each.fell("base"):
+            lines.append(f"{'Worse than the base' if each.gated else KNOWN_LOSS}: {what}.")
     if model.synthetic_share:
         lines.append("Generated training rows do not show how real people write: expect less on real messages.")
     lines.append("Suites are small samples of what is asked; the intervals tell how little they show.")
