@@ -79,8 +79,12 @@ def evaluated(
         for item, asked in questions.items():
             answered(item, say(asked))
 
+    def ask(endpoint: chat.Endpoint, questions: dict[str, Any], answered: Callable[[str, str], None]) -> None:
+        ask_all(endpoint.url, {key: {"model": endpoint.name} | each for key, each in questions.items()}, answered)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chat, "ask_all", ask_all)
+        patch.setattr(chat.Endpoint, "chat", ask)
         patch.setattr(chat, "engine", lambda *_: "none")
         return model, *evaluate_layer(parts, product, "safety", base, model, None)
 

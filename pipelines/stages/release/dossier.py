@@ -1,5 +1,5 @@
 """The release dossier: everything that a reviewer looks at, verdict first, on one page without outside requests, and as
-Markdown for Dagster. It holds names, digests, counts and scores; the page also the messages of the project's own goldens.
+Markdown for Dagster. It holds names, digests, counts and scores; the page also messages of the project's own goldens.
 Texts of answers are shown only where they are asked for, on a page that the caller keeps to himself: what is stored,
 logged or put into the registry is made without them.
 """
