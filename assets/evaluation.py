@@ -1,12 +1,14 @@
-"""Each layer asks base, champion and candidate the same questions; per-item scores, no text."""
+"""Each layer asks base, champion and candidate the same questions; scores, no text. The last one times them."""
 
 import dagster as dg
+from pydantic import Field
 
 from assets.candidates import SELECTED, Candidate, candidate_model, champion_model
 from assets.groups import asset_in
 from assets.outcome import Shown, materialized, table
 from data_contracts.manifests import BaseManifest
 from data_contracts.verdicts import EvalResult, LayerResults
+from evals.as_served import LAYER, measure_layer
 from evals.judging import left_out
 from evals.run import evaluate_layer, is_asked
 from evals.suite import Layer, load_suites
@@ -44,7 +46,36 @@ def layer_asset(layer: Layer, description: str) -> dg.AssetsDefinition:
     return evaluate
 
 
-layers = [layer_asset(layer, description) for layer, description in LAYERS.items()]
+class Timed(Candidate):
+    fresh: bool = Field(default=False, description="Measure again what was measured on such a machine before.")
+
+
+@eval_asset(name=LAYER, deps=[SELECTED], kinds={"vllm"}, pool="gpu")
+def serving(
+    context: dg.AssetExecutionContext,
+    line: dg.ResourceParam[Line],
+    manifests: dg.ResourceParam[Manifests],
+    config: Timed,
+) -> dg.MaterializeResult[LayerResults]:
+    """As it is served, in turns with what it would replace: first token, time between tokens, throughput, failures."""
+    product = line.product(context.partition_key)
+    model = candidate_model(context, line, manifests, config)
+    if product.speed is None:
+        nothing = LayerResults(product=product.name, model=model.digest, layer=LAYER, results={})
+        return materialized((nothing, True), {"note": "the product names no speed test"})
+    base = line.store.get_manifest(model.base, BaseManifest)
+    made = measure_layer(line, product, base, model, champion_model(line, product), config.fresh)
+    return materialized(
+        made,
+        {
+            "candidate": model.digest,
+            "machine": str(line.server.setup()["machine"]),
+            "scores": _scores(line, made[0]),
+        },
+    )
+
+
+layers = [*(layer_asset(layer, description) for layer, description in LAYERS.items()), serving]
 
 
 def _scores(line: Line, results: LayerResults) -> dg.MarkdownMetadataValue:

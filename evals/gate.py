@@ -9,13 +9,14 @@ from data_contracts.digests import Digest
 from data_contracts.errors import Refused
 from data_contracts.manifests import ModelManifest
 from data_contracts.verdicts import CriterionResult, Decision, EvalResult, GateVerdict, LayerResults
-from evals import criteria, stats
+from evals import as_served, criteria, stats
 from evals.extraction import LAYER, Paper, canary_paper
 from evals.judging import JUDGES, SET_JUDGE
 from evals.noise import noise_floor, stored_reruns
 from evals.policy import CANARIES, Criterion, GatePolicy, load_policy
 from evals.protocols import EvalParts, Scored
 from evals.run import NO_TEMPLATE
+from evals.speedtest import speed_of
 from evals.suite import load_suites
 from evals.trust import check_judges, untrusted
 from pipelines.recipes.product import Product
@@ -50,6 +51,10 @@ def decide(
     if product.planted():
         paper = canary_paper(parts.store, product, model)
         _check_results(CANARIES, LAYER, paper, model.template, product, model, results)
+    if asking := speed_of(product):
+        asking.check_policy(policy)
+        paper = Paper(asking.content_digest(), asking.items())
+        _check_results(asking.test.name, as_served.LAYER, paper, model.template, product, model, results)
     reruns = stored_reruns(parts.store, policy, results, again)
     again = {name: again[name] for run in reruns for name in run}
     config = {"results": dict(named), "reruns": {name: list(digests) for name, digests in again.items()}}

@@ -45,6 +45,11 @@ class ModelServer(Protocol):
         """``http://127.0.0.1:PORT/v1``"""
         ...
 
+    def setup(self) -> dict[str, JsonValue]:
+        """What decides how fast it answers, beside its software: the kind of machine and the server's own settings.
+        Nothing that names a host or a time."""
+        ...
+
 
 Question = dict[str, Any]
 """Body of a chat completion without ``model``: messages, template, tools, schema, decoding."""

@@ -12,6 +12,7 @@ from evals.gate import scores_of
 from evals.item_text import asked
 from evals.policy import CANARIES, GatePolicy
 from evals.run import SUBJECTS
+from evals.served_table import is_served
 from evals.suite import Suite
 from evals.trust import shown
 from pipelines.recipes.product import ROOT
@@ -110,12 +111,13 @@ class Measure(NamedTuple):
 
 
 def measures(policy: GatePolicy, results: Mapping[str, EvalResult]) -> list[Measure]:
-    """Everything that was measured of the candidate; ``results`` are named as in a verdict."""
+    """Everything that was measured of the candidate but times, which are the machine's too; ``results`` are named as in
+    a verdict."""
     found: list[Measure] = []
     gated = {(c.suite, c.metric) for c in policy.criteria if c.against is None or f"{c.suite}/{c.against}" in results}
     for name, result in sorted(results.items()):
         suite, _, subject = name.rpartition("/")
-        if subject == "candidate":
+        if subject == "candidate" and not is_served(result):
             asked = Counter(metric for item in result.items for metric in item.scores)
             found += [
                 Measure(

@@ -103,7 +103,7 @@ def evaluate_layer(
     for suite in suites:
         if said := judging.left_out(parts, suite):
             log.warning(said)
-        for subject in _subjects(product, base, model, champion):
+        for subject in subjects(product, base, model, champion):
             result, hit = _evaluate(parts, product, base, suite, subject)
             results[f"{suite.name}/{subject.name}"] = result.digest
             all_hits = all_hits and hit
@@ -126,17 +126,18 @@ def is_asked(product: Product, layer: Layer) -> bool:
     return planted or any(suite.step == layer for suite in load_suites(product))
 
 
-def _subjects(
+def subjects(
     product: Product, base: BaseManifest, model: ModelManifest, champion: ModelManifest | None
 ) -> list[Subject]:
-    subjects = [Subject("base", base.digest, None, model.template, fair_rival(product))]
+    """Who is compared. Raises `Refused` when a model is not of this base."""
+    found = [Subject("base", base.digest, None, model.template, fair_rival(product))]
     for name, tuned in (("champion", champion), ("candidate", model)):
         if tuned is None or (name == "champion" and tuned.digest == model.digest):
             continue
         if tuned.base != base.digest:
             raise Refused(f"the {name} {tuned.digest} was made for base {tuned.base}, not for {base.digest}")
-        subjects.append(Subject(name, tuned.weights, tuned.weights, tuned.template, as_served(product)))
-    return subjects
+        found.append(Subject(name, tuned.weights, tuned.weights, tuned.template, as_served(product)))
+    return found
 
 
 def _resampled(subject: Subject, noise: NoiseRuns) -> list[Subject]:

@@ -30,7 +30,7 @@ TOOLS = ROOT / "evals" / "goldens" / "tools.jsonl"
 
 RUBRIC = "rubric"
 """The metric of question suites that asks a judge model."""
-Layer = Literal["intrinsic", "product", "safety", "general", "rag", "serving"]
+Layer = Literal["intrinsic", "product", "safety", "general", "rag"]
 
 
 class CallItem(Frozen):

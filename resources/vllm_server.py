@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import JsonValue
 
+from data_contracts.actions import code_version
 from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Refused, Unavailable
 from data_contracts.manifests import BaseManifest
@@ -26,7 +28,7 @@ from pipelines.stages.serve.capacity import (
     refuse_what_cannot_be_served,
 )
 from pipelines.stages.train.estimate import shapes_of
-from pipelines.stages.train.hardware import computes_bf16, this_machine
+from pipelines.stages.train.hardware import computes_bf16, machine_name, this_machine
 from resources.adapters import check_adapter, served_name, write_zero_adapter
 from resources.locks import FileLocks
 from resources.supervisor import Supervisor
@@ -41,6 +43,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 FEW_CORES = 4
+_CODE = ("resources.vllm_guard", "resources.vllm_lora_cpu", "resources.vllm_server")
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +148,9 @@ class VllmServer:
 
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def setup(self) -> dict[str, JsonValue]:
+        return {"machine": machine_name(), "code": code_version(*_CODE), **self.sizing.payload()}
 
     @property
     def _plan_file(self) -> Path:

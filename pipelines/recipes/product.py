@@ -21,7 +21,7 @@ PRODUCTS = ROOT / "pipelines" / "products"
 SERVED = frozenset({"adapter", "champion", "model", "release", "weights"})
 """Keys by which somebody may try to say in a file what is served."""
 
-FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite", "documents"]
+FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy", "suite", "speed", "documents"]
 
 
 class Source(Frozen):
@@ -202,6 +202,8 @@ class Product(Frozen):
     recipe: str
     template: str
     suites: tuple[str, ...] = Field(min_length=1)
+    speed: str | None = None
+    """The speed test by which the serving layer measures the artifact as it is served, if any."""
     gate_policy: str
     approval: ApprovalRule = ApprovalRule()
     serving: Serving = Serving()
@@ -254,6 +256,7 @@ class Product(Frozen):
             "data_policy": ("data_contracts/policies", ".yaml"),
             "gate_policy": ("evals/policies", ".yaml"),
             "suite": ("evals/suites", ".yaml"),
+            "speed": ("evals/speed", ".yaml"),
             "documents": ("evals/documents", ".jsonl"),
         }[kind]
         path = ROOT / name if name.endswith(suffix) else ROOT / folder / f"{name}{suffix}"

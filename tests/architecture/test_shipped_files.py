@@ -11,6 +11,7 @@ from data_contracts.policy import load_policy as load_data_policy
 from evals.judge import load_judge
 from evals.judge import load_policy as load_judge_policy
 from evals.policy import load_policy as load_gate_policy
+from evals.speedtest import load_speed_test, speed_of
 from evals.suite import load_suite, load_suites
 from pipelines.recipes.product import ROOT, Product, load_product
 from pipelines.recipes.recipe import load_recipe
@@ -26,6 +27,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "evals/judges": lambda path: load_judge(str(path)),
     "evals/judges/policies": lambda path: load_judge_policy(str(path)),
     "evals/policies": load_gate_policy,
+    "evals/speed": load_speed_test,
     "evals/suites": load_suite,
     "pipelines/launchers": load_place,
     "pipelines/distillation": load_distillation,
@@ -67,5 +69,6 @@ def test_a_product_names_only_files_that_are_there(path: Path) -> None:
     assert product.file("template", product.template)
     assert product.file("data_policy", product.data_policy)
     assert product.file("gate_policy", product.gate_policy)
+    assert product.speed is None or speed_of(product)
     assert [product.file("contract", source.contract) for source in product.sources]
     assert {suite.step for suite in load_suites(product)} == {"product", "safety", "general"}

@@ -41,7 +41,7 @@ class Runner:
             "io_manager": ManifestIOManager(self.manifests),
         }
 
-    def __call__(self, assets: list[Any], config: dict[str, dict[str, str]] | None = None, **more: Any) -> Any:
+    def __call__(self, assets: list[Any], config: dict[str, dict[str, Any]] | None = None, **more: Any) -> Any:
         """``config`` maps step -> its config."""
         return dg.materialize(
             assets,

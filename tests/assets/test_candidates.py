@@ -16,7 +16,8 @@ from tests.assets.conftest import PRODUCT, Runner, reason
 from tests.support.line import REPORT, SmallLine
 
 JUDGED = [*evaluation.layers, release.verdict, release.candidate, release.promotes]
-STEPS = ("eval__product", "eval__safety", "eval__general", "release__verdict", "release__candidate")
+LAYERS = ("product", "safety", "general", "serving")
+STEPS = (*(f"eval__{layer}" for layer in LAYERS), "release__verdict", "release__candidate")
 
 
 @pytest.fixture

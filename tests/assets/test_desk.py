@@ -48,7 +48,7 @@ def test_without_a_candidate_it_says_how_to_name_one(run: Runner) -> None:
 
 def test_neither_the_line_nor_the_gate_asks_the_desk() -> None:
     graph = definitions().resolve_asset_graph()
-    layers = {dg.AssetKey(["eval", name]) for name in ("product", "safety", "general")}
+    layers = {dg.AssetKey(["eval", name]) for name in ("product", "safety", "general", "serving")}
     for selection in (dg.AssetSelection.from_string(LINE), jobs.UP_TO_CANDIDATE, jobs.EVALUATION):
         keys = selection.resolve(graph)
         assert layers <= keys

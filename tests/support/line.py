@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from pydantic import JsonValue
+
 from data_contracts.chain import APPROVAL_NAMESPACE, ROOT_CAUSE_NAMESPACE, AuditRecord
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.manifests import (
@@ -41,6 +43,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.running: BaseManifest | None = None
         self.names: list[str] = []
+        self.machine = "made up"
 
     def ensure_running(self, base: BaseManifest) -> None:
         self.running = base
@@ -65,6 +68,9 @@ class FakeServer:
 
     def url(self) -> str:
         return "http://127.0.0.1:9/v1"
+
+    def setup(self) -> dict[str, JsonValue]:
+        return {"machine": self.machine}
 
 
 class SmallLine:
@@ -156,7 +162,17 @@ class SmallLine:
         score: float = 1.0,
         samples: Digest | None = None,
     ) -> GateVerdict:
-        """The real gate's verdict on made-up scores: the base knows nothing, the candidate scores ``score``."""
+        """The real gate's verdict on made-up scores."""
+        return decide(self.parts, self.product, model, [self.scored(model, champion, score, samples)])[0]
+
+    def scored(
+        self,
+        model: ModelManifest,
+        champion: ModelManifest | None = None,
+        score: float = 1.0,
+        samples: Digest | None = None,
+    ) -> LayerResults:
+        """Made-up scores: the base knows nothing, the candidate scores ``score``."""
         subjects = {"base": (model.base, 0.0), "candidate": (model.weights, score)}
         if champion is not None:
             subjects["champion"] = (champion.weights, 0.5)
@@ -180,8 +196,7 @@ class SmallLine:
                 action_key=sha256_bytes(b"eval"),
             )
             results[f"{suite.name}/{subject}"] = self.parts.store.put_manifest(result)
-        layer = LayerResults(product=self.product.name, model=model.digest, layer="product", results=results)
-        return decide(self.parts, self.product, model, [layer])[0]
+        return LayerResults(product=self.product.name, model=model.digest, layer="product", results=results)
 
     def release(self, seed: int = 0, champion: ModelManifest | None = None) -> ReleaseManifest:
         model = self.candidate(seed)

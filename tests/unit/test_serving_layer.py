@@ -1,13 +1,14 @@
 """How a model is served, as figures and as scores that a gate can bound."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from data_contracts.errors import BadInput, Refused
-from evals.serving_layer import METRICS, figures, rows
+from evals.serving_layer import METRICS, behind, behind_throughput, faults, figures, rows, throughput
 from evals.serving_speed import Answer, Timed
 from pipelines.cli import app
 from tests.support.streaming import Pace, streaming
@@ -39,7 +40,9 @@ def test_a_request_is_slow_or_not_and_one_that_failed_is_all_of_it():
         busy_s=(1.0,),
     )
     found = rows(timed, first_token_ms=500, token_ms=100)
-    scores = {suite: [row["score"] for row in found if row["suite"] == suite] for suite in METRICS}
+    suites = dict.fromkeys(str(row["suite"]) for row in found)
+    scores = {suite: [row["score"] for row in found if row["suite"] == suite] for suite in suites}
+    assert len(suites) == len(METRICS)
     assert scores == {
         "serving-failed": [0, 0, 0, 1, 0],
         "serving-slow-first-token": [0, 1, 0, 1, 0],
@@ -52,6 +55,37 @@ def test_without_counted_tokens_there_are_no_scores():
     timed = Timed(answers=(answer(0).model_copy(update={"tokens": None}),), busy_s=(1.0,))
     with pytest.raises(Refused, match="counts no tokens"):
         rows(timed, 500, 100)
+
+
+def test_a_time_that_is_no_number_is_too_long():
+    for odd in (answer(0, first=math.nan), answer(0, between=math.nan)):
+        assert max(faults(odd, 500, 100).values()) == 1.0
+        assert max(behind(odd, answer(0), 1.5).values()) == 1.0
+    assert behind_throughput(math.nan, 1.0, 1.5) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("own", "baseline", "expected"),
+    [
+        (answer(0, first=0.15), answer(0), (0, 0)),
+        (answer(0, first=0.16), answer(0), (1, 0)),
+        (answer(0, between=0.02), answer(0), (0, 1)),
+        (answer(0, error="x"), answer(0), (1, 1)),
+        (answer(0, error="x"), answer(0, error="x"), (1, 1)),
+        (answer(0, first=9, between=9), answer(0, error="x"), (0, 0)),
+        (answer(0, between=9), answer(0, tokens=1), (0, 0)),
+    ],
+    ids=["as fast", "late", "apart", "failed", "both failed", "only the baseline failed", "nothing to compare with"],
+)
+def test_a_request_is_behind_the_baselines_of_the_same_question_or_not(own, baseline, expected):
+    assert tuple(behind(own, baseline, 1.5).values()) == expected
+
+
+def test_throughput_is_of_a_round_and_what_wrote_nothing_is_behind():
+    timed = Timed(answers=(answer(0), answer(1), answer(2, error="x"), answer(3, error="x")), busy_s=(2.0, 1.0))
+    assert throughput(timed) == [11, 0]
+    assert [behind_throughput(own, 12, 1.5) for own in (8.0, 7.9, 0.0)] == [0, 1, 1]
+    assert [behind_throughput(own, 0, 1.5) for own in (1.0, 0.0)] == [0, 1]
 
 
 def test_the_command_times_a_server_and_writes_what_the_gate_reads(tmp_path: Path):

@@ -1,6 +1,8 @@
 """What a run needs: counts as PEFT makes them, activations as PyTorch saves them, and a refusal with the remedy."""
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pipelines.stages.train.estimate import (
     token_bytes,
     trained,
 )
-from pipelines.stages.train.hardware import Machine, this_machine
+from pipelines.stages.train.hardware import Machine, machine_name, this_machine
 from tests.support.tiny import make_tiny_base
 from tests.support.training import make_recipe
 
@@ -150,3 +152,11 @@ def test_a_containers_limit_is_the_machines_memory(tmp_path: Path) -> None:
     limit.write_text("1000000000\n")
     assert this_machine(memory_file, (limit,), no_gpu) == Machine(kind="cpu", total=10**9, free=10**9)
     assert this_machine(no_gpu, (limit,), no_gpu) is None
+
+
+def test_a_machine_is_called_by_its_processor_and_the_cores_that_may_be_used(tmp_path: Path) -> None:
+    cpu, none = tmp_path / "cpuinfo", tmp_path / "none"
+    cpu.write_text("processor\t: 0\nmodel name\t: Quick 9000\nprocessor\t: 1\nmodel name\t: Quick 9000\n")
+    cores = len(os.sched_getaffinity(0))
+    assert machine_name(cpu, none) == f"Quick 9000, {cores} cores"
+    assert machine_name(none, none) == f"{platform.machine()}, {cores} cores"

@@ -12,7 +12,7 @@ from data_contracts.chain import live_releases
 from data_contracts.digests import Digest, sha256_bytes, sha256_json
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest
 from data_contracts.verdicts import EvalResult, GateVerdict
-from evals import plots
+from evals import plots, served_table
 from evals.policy import GatePolicy
 from evals.report import Report, Texts, known_losses, measures, recitals, sections
 from evals.run import SUBJECTS
@@ -84,6 +84,7 @@ def _dossier(
         "sections": sections(policy, load_suites(product), results, texts),
         "losses": known_losses(measures(policy, results)),
         "recitals": recitals(policy, results),
+        "served": served_table.tables(store, policy, results),
         "engines": sorted({result.engine for result in results.values()}),
         "with_texts": texts is not None,
         "checkpoints": steps,

@@ -1,5 +1,7 @@
 """What the machine has and computes well, found without loading torch."""
 
+import os
+import platform
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,15 @@ class Machine(Frozen):
     kind: Literal["gpu", "cpu"]
     total: int
     free: int
+
+
+def machine_name(cpu: Path = _CPU, gpu: Path = _GPU) -> str:
+    """What computes, as its maker calls it: the GPUs, or the processor with the cores that this process may use."""
+    if gpu.exists():
+        return ", ".join(_asked_of_gpu("name")) or "an NVIDIA GPU"
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def computes_bf16(cpu: Path = _CPU, gpu: Path = _GPU) -> bool:
@@ -43,10 +54,17 @@ def this_machine(memory: Path = _MEMORY, limits: tuple[Path, ...] = _LIMITS, gpu
 
 
 def _gpu() -> Machine | None:
-    ask = ["nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits", "--id=0"]
     try:
-        told = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout
-        total, free = (int(number) * 2**20 for number in told.strip().split(","))
-    except (OSError, ValueError, subprocess.SubprocessError):
+        total, free = (int(number) * 2**20 for number in _asked_of_gpu("memory.total,memory.free")[0].split(","))
+    except (IndexError, ValueError):
         return None
     return Machine(kind="gpu", total=total, free=free)
+
+
+def _asked_of_gpu(what: str) -> list[str]:
+    """A line for each GPU; none where the driver does not answer."""
+    ask = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.strip().splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
