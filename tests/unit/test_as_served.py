@@ -1,10 +1,12 @@
 """The serving layer of the line: who is timed in turns, what is kept, what the gate and a reviewer make of it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from data_contracts.errors import BadInput, Refused
 from data_contracts.manifests import ModelManifest
@@ -15,6 +17,8 @@ from evals.policy import GatePolicy
 from evals.report import measures
 from evals.served_table import tables
 from evals.serving_layer import BEHIND, METRICS
+from evals.speedtest import SpeedTest, load_speed_test, speed_of
+from pipelines.recipes.product import ROOT, load_product
 from tests.support.speed import SpeedLine
 from tests.support.streaming import Pace, streaming
 
@@ -210,3 +214,18 @@ def test_a_test_that_does_not_fit_is_told(line: SpeedLine, changes: dict[str, An
     line.write(**changes)
     with pytest.raises(BadInput, match=reason):
         measured(line, line.small.candidate())
+
+
+def test_the_pages_show_the_test_that_ships_and_a_policy_that_fits_it() -> None:
+    test = load_speed_test(ROOT / "evals" / "speed" / "billing-speed.yaml")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "suites.md").read_text(), re.DOTALL)
+    assert SpeedTest.model_validate(yaml.safe_load(next(block for block in blocks if "requests:" in block))) == test
+
+    lines = (ROOT / "docs" / "gate.md").read_text().splitlines()
+    shown = "\n".join(line.strip() for line in lines if "suite: billing-speed" in line)
+    policy = GatePolicy(name="shown", criteria=yaml.safe_load(shown))
+    asking = speed_of(load_product("billing-assistant").model_copy(update={"speed": "billing-speed"}))
+    assert asking is not None
+    asking.check_policy(policy)
+    assert len(policy.criteria) == 4
+    assert len(asking.items()) == 24 + 6
