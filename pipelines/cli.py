@@ -67,7 +67,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 
 LINE = (
-    "key:data* or key:model* or key:eval/product or key:eval/safety or key:eval/general"
+    "key:data* or key:model* or key:eval/product or key:eval/safety or key:eval/general or key:eval/serving"
     " or key:release/verdict or key:release/candidate"
 )
 
