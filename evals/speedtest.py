@@ -8,14 +8,10 @@ from pydantic import Field, ValidationError
 from data_contracts.digests import Digest, sha256_json
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
-from evals.passages import PassageItem
 from evals.policy import GatePolicy
-from evals.question import QuestionItem
 from evals.serving_layer import BEHIND, METRICS
-from evals.suite import CallItem, ChoiceItem, Suite, load_suite
+from evals.suite import ChatItem, Suite, load_suite
 from pipelines.recipes.product import Product
-
-Asked = CallItem | QuestionItem | PassageItem
 
 
 class SpeedTest(Frozen):
@@ -44,7 +40,7 @@ class Asking(Frozen):
     test: SpeedTest
     suite: Suite
 
-    def questions(self) -> tuple[Asked, ...]:
+    def questions(self) -> tuple[ChatItem, ...]:
         """All that are asked, those that warm up first."""
         return _questions(self.suite)[: self.test.warm_up + self.test.requests]
 
@@ -102,5 +98,5 @@ def speed_of(product: Product) -> Asking | None:
     return Asking(test=test, suite=suite)
 
 
-def _questions(suite: Suite) -> tuple[Asked, ...]:
-    return tuple(item for item in suite.items() if not isinstance(item, ChoiceItem))
+def _questions(suite: Suite) -> tuple[ChatItem, ...]:
+    return tuple(item for item in suite.items() if isinstance(item, ChatItem))
