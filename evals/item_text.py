@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from evals.constraints import Constraint
 from evals.passages import PassageItem
 from evals.question import QuestionItem
-from evals.suite import CallItem, ChoiceItem, Item
+from evals.suite import CallItem, ChoiceItem, CompletionItem, Item
 
 _WORDS = {"reply": "an answer in words: no tool fits", "refuse": "words that turn it down"}
 
@@ -22,6 +22,8 @@ def expected(item: Item) -> str:
         return f"{item.tool} {_json(item.arguments or {})}" if item.expect == "call" else _WORDS[item.expect]
     if isinstance(item, ChoiceItem):
         return item.choices[item.answer]
+    if isinstance(item, CompletionItem):
+        return "one of: " + " | ".join(item.answers)
     return item.reference if isinstance(item, PassageItem) else "\n".join(_checked(item))
 
 
@@ -31,6 +33,8 @@ def _asked(item: Item) -> Iterator[str]:
     elif isinstance(item, ChoiceItem):
         yield item.text
         yield from (f"- {choice}" for choice in item.choices)
+    elif isinstance(item, CompletionItem):
+        yield item.text
     elif isinstance(item, CallItem):
         yield item.text
         yield _offer([(tool.name, [*tool.parameters]) for tool in item.offered()])

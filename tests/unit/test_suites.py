@@ -163,7 +163,7 @@ CONDUCT = (ROOT / "evals" / "suites" / "billing-conduct.yaml").read_text()
     [
         ("layer: safety", "layer: safety\ncolour: red", r"field colour: .*take it out or correct its name; the fields"),
         ("headline: must_not_call\n", "", "field headline: Field required: add it"),
-        ("layer: safety", "layer: heaven", r"field layer: .*'rag' or 'serving': correct it"),
+        ("layer: safety", "layer: heaven", r"field layer: .*'general' or 'rag': correct it"),
         ("direction: higher-is-better", "direction: lower-is-better", "field direction"),
         (
             "headline: must_not_call",
