@@ -28,6 +28,20 @@ class ModelServer(Protocol):
         """Verify an adapter tree (digest, base, rank limits) and load it; the name to put in ``model``."""
         ...
 
+    def name_of(self, weights: Digest) -> str:
+        """What an adapter is called in ``model``, loaded or not."""
+        ...
+
+    @property
+    def residents(self) -> int:
+        """How many adapters can be loaded at once, the base's own aside."""
+        ...
+
+    def pin(self, adapters: Mapping[str, Digest | None]) -> None:
+        """Which adapter of each product no other pushes out, ``None`` for none; its slot is kept before it is loaded.
+        Products that are not named keep theirs. Raises `Refused` when no slot would be left for the others."""
+        ...
+
     def unload(self, weights: Digest) -> None:
         """Free what the server holds of an adapter, after its running answers; nothing when it holds nothing."""
         ...

@@ -7,6 +7,7 @@ Stock vLLM gives a request without an adapter another request's adapter when eve
   exists, whoever sends it;
 * one slot always stays empty: the engine is asked what it holds, and the least recently used adapter leaves, after
   its running answers, before another comes. vLLM's own unload forgets the name and keeps the slot;
+* a pinned adapter makes room for no other, and has its slot before it is loaded;
 * a name never binds other bytes, and weights are never exchanged under a running answer.
 
 Every path that is not listed is closed: vLLM has others that run the model.
@@ -27,7 +28,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 OPEN = {("GET", "/health"), ("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/version"), ("POST", "/tokenize")}
 ANSWERS = {"/v1/chat/completions", "/v1/completions"}
 DRAIN_SECONDS = 120
-LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+LOAD, UNLOAD, PIN = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/pin_lora_adapters"
 
 
 class AdapterGuard:
@@ -36,15 +37,20 @@ class AdapterGuard:
         self.changes = asyncio.Lock()
         self.running: Counter[str] = Counter()
         self.used: dict[str, float] = {}
+        self.pinned: dict[str, str] = {}
+        """The adapter of each product that has one."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or (scope.get("method"), scope.get("path")) in OPEN:
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in {*ANSWERS, LOAD, UNLOAD}:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in {*ANSWERS, LOAD, UNLOAD, PIN}:
             await _reply(send, 404, "this path is closed")
             return
         body = await _read(receive)
+        if scope["path"] == PIN:
+            await self._pin(scope, body, send)
+            return
         try:
             asked = json.loads(body)
             name = str(asked["model" if scope["path"] in ANSWERS else "lora_name"])
@@ -81,22 +87,46 @@ class AdapterGuard:
             if held is not None:
                 same = held.lora_path == path
                 await _reply(send, 200 if same else 409, f"{name} is loaded" + ("" if same else " from another path"))
-            elif await self._make_room(scope):
+            elif await self._make_room(scope, name):
                 self.used[name] = time.monotonic()
                 await self.app(scope, receive, send)
             else:
                 await _reply(send, 409, "no adapter slot can be freed")
 
-    async def _make_room(self, scope: Message) -> bool:
-        """Leave two slots empty: one for the adapter that comes, one for good."""
+    async def _pin(self, scope: Message, body: bytes, send: Send) -> None:
+        """Adapters by product, ``null`` for none; products that are not named keep theirs. All of it, or nothing where
+        not one slot would be left for the others."""
+        try:
+            asked = {str(product): name and str(name) for product, name in json.loads(body)["pins"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            await _reply(send, 400, "the body must be JSON with pins: adapters by product")
+            return
+        most = max(_slots(scope) - 3, 0)
+        async with self.changes:
+            pinned = {product: name for product, name in (self.pinned | asked).items() if name}
+            if len(set(pinned.values())) > most:
+                await _reply(
+                    send,
+                    409,
+                    f"{', '.join(sorted(pinned))} are to be pinned, and {most} adapters can be: raise "
+                    "ASSAY_SERVE_SLOTS, or let some have placement: dynamic",
+                )
+                return
+            self.pinned = pinned
+            await _reply(send, 200, f"{len(pinned)} pinned")
+
+    async def _make_room(self, scope: Message, coming: str) -> bool:
+        """Leave two slots empty, one for the adapter that comes and one for good; and one for each pinned adapter that
+        is not there yet."""
         engine, named = scope["app"].state.engine_client, _served(scope).lora_requests
-        most = scope["app"].state.vllm_config.lora_config.max_loras - 2
+        pinned = set(self.pinned.values())
+        most = _slots(scope) - 2 - len(pinned - named.keys() - {coming})
         static = {module.name for module in scope["app"].state.args.lora_modules or ()}
         held = set(await engine.list_loras())
         for nameless in held - {request.lora_int_id for request in named.values()} if len(held) > most else ():
             await engine.remove_lora(nameless)
         while len(await engine.list_loras()) > most:
-            leaving = min(named.keys() - static, key=self._worth, default=None)
+            leaving = min(named.keys() - static - pinned, key=self._worth, default=None)
             if leaving is None or not await self._evict(scope, leaving):
                 return False
         return True
@@ -121,6 +151,10 @@ class AdapterGuard:
         del self.running[name]
         self.used.pop(name, None)
         return True
+
+
+def _slots(scope: Message) -> int:
+    return int(scope["app"].state.vllm_config.lora_config.max_loras)
 
 
 def _served(scope: Message) -> Any:

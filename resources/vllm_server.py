@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pipelines.stages.serve.capacity import (
     allowed_rank,
     capacity,
     refuse_what_cannot_be_served,
+    residents,
 )
 from pipelines.stages.train.estimate import shapes_of
 from pipelines.stages.train.hardware import computes_bf16, machine_name, this_machine
@@ -51,8 +52,8 @@ log = logging.getLogger(__name__)
 class VllmServer:
     """Implements `evals.protocols.ModelServer`.
 
-    ``slots``: adapters vLLM has memory for. One stays empty, one is the base's adapter of zeros; the least recently
-    used of the others leaves when a new one comes.
+    ``slots``: adapters vLLM has memory for. One stays empty, one is the base's adapter of zeros; of the others that are
+    not pinned the least recently used leaves when a new one comes.
     """
 
     def __init__(
@@ -121,6 +122,20 @@ class VllmServer:
         if answer.status_code != 200:
             raise Refused(f"vLLM did not load adapter {weights}: {_why(answer)}")
         return name
+
+    def name_of(self, weights: Digest) -> str:
+        return served_name(weights)
+
+    @property
+    def residents(self) -> int:
+        return residents(self.sizing.slots)
+
+    def pin(self, adapters: Mapping[str, Digest | None]) -> None:
+        """Keep the adapter of each of these products loaded. Raises `Refused` when too many would be."""
+        names = {product: served_name(weights) if weights else None for product, weights in adapters.items()}
+        answer = self._ask("POST", "/v1/pin_lora_adapters", json={"pins": names})
+        if answer.status_code != 200:
+            raise Refused(f"vLLM pins no more adapters: {_why(answer)}")
 
     def unload(self, weights: Digest) -> None:
         """Free an adapter's slot after its running answers. Safe to repeat. Raises `Unavailable` when none answers."""

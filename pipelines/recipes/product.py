@@ -147,9 +147,14 @@ class Canary(Frozen):
     rollout: Rollout | None = None
 
 
+Placement = Literal["pinned", "dynamic"]
+
+
 class Serving(Frozen):
     """What the product needs of its vLLM server and gateway. Part of what a reviewer approves."""
 
+    placement: Placement = "dynamic"
+    """Whether the live adapter stays loaded whatever else is asked for, or leaves when it is the longest unused."""
     max_model_len: int = Field(default=2048, ge=256)
     max_tokens: int = Field(default=96, ge=1)
     base_as_fallback: bool = True

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -52,6 +53,14 @@ class FakeServer:
         if weights not in self.names:
             self.names.append(weights)
         return weights
+
+    residents = 6
+
+    def name_of(self, weights: Digest) -> str:
+        return weights
+
+    def pin(self, adapters: Mapping[str, Digest | None]) -> None:
+        pass
 
     def unload(self, weights: Digest) -> None:
         if weights in self.names:

@@ -19,6 +19,7 @@ from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest, SignedHead
 from evals.answers import words
 from pipelines.recipes.product import Product
+from pipelines.stages.serve.capacity import refuse_more_pinned_than_fit
 from resources.adapters import served_name
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
@@ -104,6 +105,8 @@ class FakeVllm:
         self.served = base
         self.port = free_ports(1)[0]
         self.names = {"adapter-zero"}
+        self.residents = 6
+        self.pins: dict[str, Digest] = {}
         self.refuses: set[Digest] = set()
         self.tries: Counter[Digest] = Counter()
         self.asked: list[dict[str, Any]] = []
@@ -136,6 +139,14 @@ class FakeVllm:
         self.loads.append(weights)
         self.names.add(served_name(weights))
         return served_name(weights)
+
+    def name_of(self, weights: Digest) -> str:
+        return served_name(weights)
+
+    def pin(self, adapters: Mapping[str, Digest | None]) -> None:
+        pins = {product: weights for product, weights in (self.pins | adapters).items() if weights}
+        refuse_more_pinned_than_fit(list(pins), self.residents)
+        self.pins = pins
 
     def unload(self, weights: Digest) -> None:
         self.names.discard(served_name(weights))

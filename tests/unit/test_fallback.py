@@ -119,7 +119,7 @@ def test_the_champion_answers_for_a_challenger_against_which_it_counts(home: Ins
     assert 0 < sum(failed) < len(failed)
     assert all(first.good["answered"] == 0 for first in firsts if first.challenger)
     assert all(first.good["answered"] == 1 for first in firsts if not first.challenger)
-    assert asked(home, B) <= FAILURES + 1 < sum(failed), "the first is loaded as well"
+    assert asked(home, B) <= 2 * FAILURES < sum(failed), "one that is not loaded is asked, then loaded"
 
 
 def test_the_base_answers_where_neither_can(home: Installation) -> None:

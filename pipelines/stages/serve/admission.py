@@ -97,8 +97,7 @@ class Admission:
                 account.reserved -= most
                 raise
         except Denied as denied:
-            if denied.status == 429:
-                self.load.refused[tenant, denied.headers[LIMIT]] += 1
+            self.refused(tenant, denied)
             raise
 
         def leave(tokens: int) -> None:
@@ -111,12 +110,17 @@ class Admission:
 
         return Place(leave)
 
+    def refused(self, tenant: str, denied: Denied) -> None:
+        if denied.status == 429:
+            self.load.refused[tenant, denied.headers[LIMIT]] += 1
+
     def report(self) -> dict[str, Any]:
         """What goes on, and what each tenant has used of its limits."""
         now = self._now()
         return {
             "in_flight": self.load.in_flight,
             "queued": self.load.queued,
+            "cold": self.load.cold,
             "left": self.load.left,
             "limits": self.concurrency.rule.payload(),
             "tenants": {

@@ -27,6 +27,7 @@ class Target(Frozen):
     """Who answers, fixed when a request begins. ``adapter`` is ``None`` for the base, which answers when there is no
     champion; ``reason`` then says so. ``cohort``: see `Trace`."""
 
+    product: str
     route: Literal["champion", "challenger", "base"]
     reason: str
     release: Digest | None
@@ -41,6 +42,11 @@ class Target(Frozen):
         named = self.model_dump(include={"route", "reason", "release", "base", "adapter", "template"})
         return named | {"trace_id": trace_id}
 
+    @property
+    def probes(self) -> bool:
+        """It is a canary's own question, which no other release may answer."""
+        return self.route == "challenger" and self.cohort is None
+
     def of_cohort(self, cohort: str | None) -> "Target":
         return self.model_copy(update={"cohort": cohort})
 
@@ -52,6 +58,7 @@ def target(parts: Parts, product: Product, release: Digest | None, route: Litera
         if base is None:
             raise Unavailable(f"{product.name} has no release, and no base model is served yet: run the line first")
         return Target(
+            product=product.name,
             route="base",
             reason="no release is live: the base model answers",
             release=None,
@@ -69,6 +76,7 @@ def target(parts: Parts, product: Product, release: Digest | None, route: Litera
             f"{release} has {method} weights: it needs a vLLM server of its own, which this gateway does not run"
         )
     return Target(
+        product=product.name,
         route=route,
         reason="",
         release=release,

@@ -1,5 +1,7 @@
 """What serving a base with adapters takes, reckoned from the base's shapes before vLLM is started."""
 
+from collections.abc import Sequence
+
 from data_contracts.errors import BadInput, Refused
 from data_contracts.frozen import Frozen
 from pipelines.stages.train.estimate import Shapes, size
@@ -27,7 +29,7 @@ class Sizing(Frozen):
 
 class Capacity(Frozen):
     """Bytes by what holds them, without the program itself, and what can be done with them: ``kv_tokens`` in the cache
-    at once, ``at_once`` requests of the full length, ``residents`` adapters of releases that stay loaded."""
+    at once, ``at_once`` requests of the full length, ``residents`` adapters of releases that are loaded at once."""
 
     weights: int
     adapters: int
@@ -51,8 +53,7 @@ def allowed_rank(rank: int) -> int:
 
 def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
     """Weights in the served precision; for every slot both factors of every layer, at the greatest rank; a block of
-    the cache holds keys and values of `BLOCK` tokens in every layer (PagedAttention, arXiv:2309.06180). One slot stays
-    empty, and one is the base's."""
+    the cache holds keys and values of `BLOCK` tokens in every layer (PagedAttention, arXiv:2309.06180)."""
     layers = [shape for name, shape in shapes.linears().items() if name.rpartition(".")[2] in TARGET_MODULES]
     factors = allowed_rank(sizing.max_rank) * sum(sum(shape) for shape in layers)
     token = 2 * shapes.layers * shapes.keys * sizing.width
@@ -63,8 +64,27 @@ def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
         kv_cache=sizing.kv_gib * GIB,
         kv_tokens=tokens,
         at_once=round(tokens / sizing.max_model_len, 2),
-        residents=sizing.slots - 2,
+        residents=residents(sizing.slots),
     )
+
+
+def residents(slots: int) -> int:
+    """One slot stays empty, and one is the base's."""
+    return slots - 2
+
+
+def pinnable(residents: int) -> int:
+    """One is left for what is not pinned: challengers, and what is being evaluated."""
+    return max(residents - 1, 0)
+
+
+def refuse_more_pinned_than_fit(products: Sequence[str], residents: int) -> None:
+    """``products``: those whose adapters are pinned. Raises `Refused` naming them."""
+    if len(products) > pinnable(residents):
+        raise Refused(
+            f"{', '.join(sorted(products))} are to be pinned, and {pinnable(residents)} adapters can be: raise "
+            "ASSAY_SERVE_SLOTS, or let some have placement: dynamic"
+        )
 
 
 def refuse_what_cannot_be_served(needed: Capacity, sizing: Sizing, machine: Machine | None) -> None:

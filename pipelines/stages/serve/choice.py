@@ -60,8 +60,8 @@ class Choice:
         self, product: Product, goal: Target, failed: Collection[Digest | None], why: AssayError
     ) -> Chosen | None:
         """Who answers for ``goal``, which could not; ``failed``: all that were asked. ``None`` where nobody may."""
-        if goal.adapter is None or (goal.route == "challenger" and goal.cohort is None):
-            return None  # below the base is nobody; and the canary's probe asked for this release and no other
+        if goal.adapter is None or goal.probes:
+            return None  # below the base is nobody
         reasons = [goal.reason, f"release {goal.release} could not answer ({shown(why)})"]
         _, route = self.view.route(product.name)  # of now: the one that failed may have been revoked meanwhile
         if route.champion not in failed:

@@ -14,11 +14,12 @@ Gone = Callable[[], Awaitable[None]]
 
 @dataclass
 class Load:
-    """What goes on in the gateway: requests that vLLM answers, requests that wait, clients that left while they waited,
-    refusals by tenant and limit."""
+    """What goes on in the gateway: requests that vLLM answers, requests that wait, those in flight that wait for their
+    adapter, clients that left while they waited, refusals by tenant and limit."""
 
     in_flight: int = 0
     queued: int = 0
+    cold: int = 0
     left: int = 0
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 

@@ -36,6 +36,7 @@ from pipelines.stages.serve.errors import (
     truncation,
 )
 from pipelines.stages.serve.limits import LimitsFile
+from pipelines.stages.serve.loading import AdapterLoads
 from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.mirror import Mirror
 from pipelines.stages.serve.openapi import description
@@ -101,8 +102,9 @@ class Gateway:
         self.choice = Choice(parts, self.view, self.callers.operator, now)
         self.admission = Admission(parts.traces, LimitsFile(parts.home), now)
         self.breakers = Breakers(now)
-        self.upstream = Upstream(parts, self.breakers)
         self.metrics = Metrics(self.admission.load, self.view.live)
+        rule, load = self.admission.concurrency.rule, self.admission.load
+        self.upstream = Upstream(parts, self.breakers, AdapterLoads(parts, self.breakers, rule, load, self.metrics))
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
         self.spans = Spans(telemetry)
 
@@ -133,6 +135,11 @@ class Gateway:
                 denied.status, str(error) if isinstance(error, ServerFailed) else type(error).__name__, denied.code
             )
             return error_response(denied.status, denied.code, str(denied), denied.headers | trace.headers)
+        except Denied as denied:
+            self.admission.refused(product.tenant, denied)
+            span.call_failed(denied.code)
+            place.leave()
+            raise
         except BaseException:
             place.leave()
             raise

@@ -27,11 +27,13 @@ class TenantLimits(Frozen):
 
 
 class GatewayLimits(Frozen):
-    """The default is what vLLM computes at once on a CPU, and as many again that wait."""
+    """The default is what vLLM computes at once on a CPU, and as many again that wait. ``cold_queue`` of those in
+    flight may wait for their adapters to be loaded, so that the others have places."""
 
     in_flight: int = Field(default=128, ge=1)
     queue: int = Field(default=128, ge=0)
     wait_seconds: float = Field(default=30, gt=0)
+    cold_queue: int = Field(default=64, ge=1)
 
 
 class Limits(Frozen):

@@ -29,6 +29,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._gauge("assay_requests_in_flight", "Requests that vLLM answers", lambda: load.in_flight)
         self._gauge("assay_requests_queued", "Requests that wait for a place", lambda: load.queued)
+        self._gauge("assay_requests_cold", "Requests in flight that wait for their adapter", lambda: load.cold)
         self._requests = self._counter("assay_requests", "Requests that ended", "product", "route", "status")
         self._errors = self._counter("assay_errors", "Requests that got no whole answer", "product", "kind")
         self._tokens = self._counter("assay_tokens", "Tokens of prompts and answers", "product", "tenant", "direction")
@@ -39,9 +40,13 @@ class Metrics:
         self._shadow = self._counter(
             "assay_shadow_requests", "Requests that were mirrored or not", "product", "outcome"
         )
-        self._whole = self._seconds("assay_answer_seconds", "From request to the end of a whole answer", WHOLE)
-        self._first = self._seconds("assay_first_token_seconds", "From request to a stream's first text", FIRST)
-        self._each = self._seconds("assay_token_seconds", "Mean time between a stream's tokens after the first", EACH)
+        self._loads = self._counter("assay_adapter_loads", "Adapters loaded for requests", "product", "outcome")
+        both = "product", "route"
+        self._whole = self._seconds("assay_answer_seconds", "From request to the end of a whole answer", WHOLE, *both)
+        self._first = self._seconds("assay_first_token_seconds", "From request to a stream's first text", FIRST, *both)
+        self._each = self._seconds("assay_token_seconds", "Mean between a stream's tokens after the first", EACH, *both)
+        self._load = self._seconds("assay_adapter_load_seconds", "Loading an adapter for requests", FIRST, "product")
+        self._cold = self._seconds("assay_cold_wait_seconds", "Waits of requests for adapters", FIRST, "product")
         self.registry.register(_Releases(live))
 
     def answered(self, trace: Trace, error: str = "") -> None:
@@ -72,6 +77,18 @@ class Metrics:
         """``dropped`` before it was sent, ``stopped`` when nobody wanted its answer any more."""
         self._shadow.labels(product, outcome).inc()
 
+    def loaded(self, product: str, seconds: float) -> None:
+        """An adapter that requests wait for."""
+        self._loads.labels(product, "loaded").inc()
+        self._load.labels(product).observe(seconds)
+
+    def not_loaded(self, product: str) -> None:
+        self._loads.labels(product, "failed").inc()
+
+    def waited(self, product: str, seconds: float) -> None:
+        """A request, for its adapter, whatever came of it."""
+        self._cold.labels(product).observe(seconds)
+
     def text(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""
         return generate_latest(self.registry)
@@ -82,8 +99,8 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, ("product", "route"), buckets=buckets, registry=self.registry)
+    def _seconds(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
 
 class _Releases(Collector):

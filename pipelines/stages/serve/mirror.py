@@ -23,6 +23,8 @@ from pipelines.stages.serve import relay
 from pipelines.stages.serve.answer import target, template_text
 from pipelines.stages.serve.breaker import AdapterFailed, Breakers
 from pipelines.stages.serve.concurrency import Load
+from pipelines.stages.serve.limits import GatewayLimits
+from pipelines.stages.serve.loading import AdapterLoads
 from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.routes import Route
 from pipelines.stages.serve.upstream import Upstream
@@ -54,7 +56,8 @@ class Mirror:
         self, parts: Parts, view: RouteView, metrics: Metrics, load: Load, now: Callable[[], datetime]
     ) -> None:
         self.parts, self.view, self.metrics, self.load = parts, view, metrics, load
-        self.upstream = Upstream(parts, Breakers(now))
+        breakers = Breakers(now)
+        self.upstream = Upstream(parts, breakers, AdapterLoads(parts, breakers, GatewayLimits(), Load(), metrics))
         self._running: set[asyncio.Task[None]] = set()
         self._failing: set[Digest] = set()
 

@@ -11,12 +11,11 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import is_digest
-from data_contracts.errors import AssayError, Refused, Tampered
+from data_contracts.errors import Tampered
 from data_contracts.lifecycle import Course, follow
-from data_contracts.manifests import ReleaseManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
-from pipelines.stages.serve.answer import base_of
+from pipelines.stages.serve.placement import place
 from pipelines.stages.serve.routes import (
     Route,
     RouteTable,
@@ -28,9 +27,6 @@ from pipelines.stages.serve.routes import (
     update_routes,
     was_approved,
 )
-
-WARM = 4
-"""Adapters kept loaded ahead of requests; the others are loaded when they are asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +40,7 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     """
     done: list[str] = []
     records = parts.log.records()
-    failures = _load_adapters(parts, project(records, products), follow(records), done)
+    failures = place(parts, products, project(records, products), follow(records), done)
     with parts.locks.hold("reconcile"):
         found = _found(parts)
         records = parts.log.records()
@@ -64,31 +60,6 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     if failures:
         raise failures[0]
     return done
-
-
-def _load_adapters(parts: Parts, truth: RouteTable, course: Course, done: list[str]) -> list[Exception]:
-    """Champions first, then the releases to roll back to, then shadows; registered ones only. Returns what kept a
-    champion from being loaded."""
-    champions = {route.champion for route in truth.routes}
-    wanted = [r.champion for r in truth.routes if r.champion] + [r.previous for r in truth.routes if r.previous]
-    wanted += [r.shadow for r in truth.routes if r.shadow]
-    failures: list[Exception] = []
-    loaded: list[str] | None = None
-    for release in list(dict.fromkeys(wanted))[:WARM]:
-        try:
-            if release not in course.standings:
-                raise Refused(f"{release} is no registered release: only registry pointers are served")
-            manifest = parts.store.get_manifest(release, ReleaseManifest)
-            if loaded is None:
-                parts.server.ensure_running(base_of(parts.store, manifest.base))
-                loaded = parts.server.loaded()
-            name = parts.server.ensure_loaded(manifest.weights)
-            if name not in loaded:
-                done.append(f"loaded {name} for {manifest.product}")
-        except AssayError as error:
-            log.error("%s cannot be served: %s", release, error)
-            failures += [error] if release in champions else []
-    return failures
 
 
 def _found(parts: Parts) -> RouteTable | None:

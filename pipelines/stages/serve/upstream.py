@@ -1,42 +1,38 @@
-"""Asking vLLM: the adapter is loaded before the request, and a server that just restarted gets a second chance."""
+"""Asking vLLM: an adapter that it does not hold is loaded, and a server that just restarted gets a second chance."""
 
-import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
 
-from data_contracts.digests import Digest
-from data_contracts.errors import Missing, Refused, Tampered, Unavailable
+from data_contracts.errors import Unavailable
 from pipelines.stages.protocols import Parts
-from pipelines.stages.serve.answer import Target, base_of
+from pipelines.stages.serve.answer import Target
 from pipelines.stages.serve.breaker import AdapterFailed, Breakers
 from pipelines.stages.serve.errors import ServerFailed
+from pipelines.stages.serve.loading import AdapterLoads
 
-HEAL_SECONDS = 150
+LOADS = 3
+"""Of an adapter for one request, at most."""
 
 log = logging.getLogger(__name__)
 
 
 class Upstream:
-    """One attempt, then one more after the adapter was loaded again; nothing has reached the client by then.
+    """One attempt, and more once the adapter was loaded; nothing has reached the client by then.
 
-    Raises `AdapterFailed` where another adapter, or the base, may still answer, `Unavailable` where nobody can."""
+    Raises `AdapterFailed` where another adapter, or the base, may still answer, `Unavailable` where nobody can,
+    `Denied` where too many wait for adapters."""
 
-    def __init__(self, parts: Parts, breakers: Breakers) -> None:
-        self.parts = parts
-        self.breakers = breakers
+    def __init__(self, parts: Parts, breakers: Breakers, loads: AdapterLoads) -> None:
+        self.parts, self.breakers, self.loads = parts, breakers, loads
         self.client = httpx.AsyncClient(
             timeout=httpx.Timeout(300, connect=5, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
             verify=False,  # plain HTTP on this machine: no certificates to read
         )
-        self._names: dict[Digest | None, str] = {}
-        self._healing = asyncio.Lock()
-        self._healed: Counter[Digest | None] = Counter()
 
     async def ask(
         self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
@@ -44,7 +40,7 @@ class Upstream:
         """The complete answer, or a stream's once its first line is there, with all of its lines: close that response.
         Or vLLM's refusal."""
         self.breakers.check(goal.adapter)
-        response, lines = await self._twice(goal, request, headers)
+        response, lines = await self._loaded(goal, request, headers)
         if response.status_code == 200:
             self.breakers.answered(goal.adapter)
         return response, lines
@@ -52,34 +48,29 @@ class Upstream:
     async def close(self) -> None:
         await self.client.aclose()
 
-    async def _twice(
+    async def _loaded(
         self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
-        seen = self._healed[goal.adapter]
-        try:
-            response, lines = await self._once(goal, request, headers)
-            if response.status_code != 404:
-                return response, lines
-            await response.aclose()
-        except httpx.TransportError as error:
-            log.warning("vLLM did not answer (%s); asking once more", type(error).__name__)
-        await self._heal(goal, seen)
-        try:
-            response, lines = await self._once(goal, request, headers)
-        except httpx.TransportError as error:
-            unreached = Unavailable(f"the model server cannot be reached ({type(error).__name__})")
-            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                raise unreached from error
-            raise AdapterFailed(unreached, suspect=True) from error
-        if response.status_code == 404:
-            await response.aclose()
-            raise AdapterFailed(Unavailable("the model server does not hold the live adapter"), suspect=True)
-        return response, lines
+        """Again after each load: another adapter may push this one out before its request has come."""
+        for attempt in range(1 + LOADS):
+            seen = self.loads.count(goal.adapter)
+            try:
+                response, lines = await self._once(goal, request, headers)
+                if response.status_code != 404:
+                    return response, lines
+                await response.aclose()
+            except httpx.TransportError as error:
+                if attempt > 0:
+                    raise _unreached(error) from error
+                log.warning("vLLM did not answer (%s); asking once more", type(error).__name__)
+            if attempt < LOADS:
+                await self.loads.wait(goal, seen)
+        raise AdapterFailed(Unavailable("the model server does not hold the live adapter"), suspect=True)
 
     async def _once(
         self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
-        body = dict(request) | {"model": await self._served(goal)}
+        body = dict(request) | {"model": self._name(goal)}
         outgoing = self.client.build_request(
             "POST", f"{self.parts.server.url()}/chat/completions", json=body, headers=dict(headers)
         )
@@ -100,38 +91,16 @@ class Upstream:
             raise
         return response, followed_by(first, lines)
 
-    async def _served(self, goal: Target) -> str:
-        if goal.adapter not in self._names:
-            await self._heal(goal, self._healed[goal.adapter])
-        return self._names[goal.adapter]
+    def _name(self, goal: Target) -> str:
+        return self.parts.server.base_name() if goal.adapter is None else self.parts.server.name_of(goal.adapter)
 
-    async def _heal(self, goal: Target, seen: int) -> None:
-        """Have the base served and the adapter loaded. Requests that failed together heal once."""
-        async with self._healing:
-            if self._healed[goal.adapter] != seen:
-                return
-            try:
-                name = await asyncio.wait_for(asyncio.to_thread(self._load, goal), HEAL_SECONDS)
-            except TimeoutError as error:
-                raise Unavailable("the model server is starting") from error
-            except AdapterFailed as failed:
-                self.breakers.failed(goal.adapter, failed.error)
-                raise
-            self._names[goal.adapter] = name
-            self._healed[goal.adapter] += 1
 
-    def _load(self, goal: Target) -> str:
-        server = self.parts.server
-        running = server.base()
-        if running is not None and running.digest != goal.base:
-            raise Refused(f"the live release needs base {goal.base}, and another base is served")
-        server.ensure_running(base_of(self.parts.store, goal.base))
-        if goal.adapter is None:
-            return server.base_name()
-        try:
-            return server.ensure_loaded(goal.adapter)
-        except (Refused, Tampered, Missing) as error:
-            raise AdapterFailed(error) from error
+def _unreached(error: httpx.TransportError) -> Unavailable | AdapterFailed:
+    """The server's own fault where it takes no connection; else the adapter may have brought it down."""
+    unreached = Unavailable(f"the model server cannot be reached ({type(error).__name__})")
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return unreached
+    return AdapterFailed(unreached, suspect=True)
 
 
 async def followed_by(first: str, lines: AsyncIterator[str]) -> AsyncIterator[str]:
