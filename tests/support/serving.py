@@ -113,6 +113,10 @@ class FakeVllm:
         self.headers: list[Mapping[str, str]] = []
         """Of each request in `asked`."""
         self.loads: list[Digest] = []
+        self.may_load = threading.Event()
+        """While it is not set, loads wait."""
+        self.may_load.set()
+        self.loading = self.most_loading = 0
         self.breaks = 0
         """How many streams to cut off after their second chunk."""
         self.cuts = 0
@@ -136,6 +140,10 @@ class FakeVllm:
         if weights in self.refuses:
             self.on_refusal()
             raise Refused(f"adapter {weights} was trained on another base")
+        self.loading += 1
+        self.most_loading = max(self.most_loading, self.loading)
+        assert self.may_load.wait(60), "nobody lets it load"
+        self.loading -= 1
         self.loads.append(weights)
         self.names.add(served_name(weights))
         return served_name(weights)

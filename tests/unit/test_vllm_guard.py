@@ -139,6 +139,63 @@ def test_the_longest_unused_leaves_first() -> None:
     asyncio.run(run())
 
 
+async def pin(http: httpx.AsyncClient, **adapters: str | None) -> httpx.Response:
+    return await http.post("/v1/pin_lora_adapters", json={"pins": adapters})
+
+
+def test_a_pinned_adapter_stays_though_it_is_the_longest_unused() -> None:
+    async def run() -> None:
+        engine = Engine(slots=5)
+        async with client(engine) as http:
+            assert (await pin(http, billing="a")).status_code == 200
+            for name in ("a", "b", "c", "d", "e"):
+                assert await load(http, name) == 200
+            assert set(engine.lora_requests) == {"zero", "a", "d", "e"}
+            await pin(http, billing="e")
+            assert (await pin(http, pricing="d")).status_code == 200
+            await load(http, "f")
+        assert set(engine.lora_requests) == {"zero", "d", "e", "f"}
+
+    asyncio.run(run())
+
+
+def test_a_pinned_adapter_has_its_slot_before_it_comes_and_others_do_not_take_it() -> None:
+    async def run() -> None:
+        engine = Engine(slots=5, answer_seconds=0.1)
+        async with client(engine) as http:
+            await pin(http, billing="a")
+            assert {await load(http, name) for name in ("b", "c", "d")} == {200}
+            assert set(engine.lora_requests) == {"zero", "c", "d"}
+            running = [asyncio.create_task(ask(http, name)) for name in ("c", "d")]
+            await asyncio.sleep(0)
+            assert await load(http, "a") == 200
+            assert not any(each.done() for each in running), "it waits for nobody's answer"
+            assert [await each for each in running] == [200, 200]
+        assert engine.fullest == 4
+
+    asyncio.run(run())
+
+
+def test_one_slot_is_left_for_what_is_not_pinned() -> None:
+    async def run() -> None:
+        engine = Engine(slots=4)
+        async with client(engine) as http:
+            assert (await pin(http, billing="a")).status_code == 200
+            refused = await pin(http, billing="a", pricing="b")
+            assert refused.status_code == 409
+            assert "billing, pricing are to be pinned, and 1 adapters can be: raise ASSAY_SERVE_SLOTS" in refused.text
+            assert (await pin(http, pricing="a")).status_code == 200, "two products with one adapter"
+            assert (await pin(http, billing=None, pricing="b")).status_code == 200
+            await load(http, "a")
+            await load(http, "b")
+            await load(http, "c")
+            for body in (b"[]", b"{}", b'{"pins": []}', b"no"):
+                assert (await http.post("/v1/pin_lora_adapters", content=body)).status_code == 400
+        assert set(engine.lora_requests) == {"zero", "b", "c"}
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("name", ["base-model", "", None, "unknown"])
 def test_no_request_reaches_the_model_without_a_loaded_adapter(name: str | None) -> None:
     async def run() -> None:
