@@ -6,9 +6,9 @@
 Starts an installation of its own: real vLLM with room for six adapters, the real gateway, TENANTS tenants with a live
 release each. First, one request at a time: the time until a stream's first text of the base, of an adapter that is
 loaded, of one that was pushed out, and of one that was loaded just before and not asked since: how much longer that
-takes is all that a warm-up could save. Then CLIENTS ask without pause, each request of a tenant drawn by Zipf's law (the n-th in proportion
-to 1/n): once with every product dynamic, and once, by the same draws, with the PINNED most asked ones pinned. Hits are
-requests that waited for no load, as the gateway counts them.
+takes is all that a warm-up could save. Then CLIENTS ask without pause, each request of a tenant drawn by Zipf's law
+(the n-th in proportion to 1/n): once with every product dynamic, and once, by the same draws, with the PINNED most
+asked ones pinned. Hits are requests that waited for no load, as the gateway counts them.
 """
 
 import argparse

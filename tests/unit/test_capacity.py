@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from pipelines.stages.serve.capacity import (
 from pipelines.stages.train.estimate import Shapes, shapes_of
 from pipelines.stages.train.hardware import Machine
 from tests.support.adapters import write_adapter
+from tests.support.serving import tiny_product
 from tests.support.tiny import make_tiny_base
 
 USUAL = Sizing(slots=8, max_rank=16, max_model_len=2048, kv_gib=1, width=2)
@@ -76,9 +78,30 @@ def test_the_command_tells_and_exits_with_3_when_it_cannot_fit(base: Path, monke
     monkeypatch.setenv("ASSAY_HOME", str(base.parent / "home"))
     monkeypatch.setenv("ASSAY_BASE_MODEL", str(base))
     told = CliRunner().invoke(app, ["capacity", "billing-assistant"])
-    assert (told.exit_code, "adapters of releases that stay loaded: 6, of rank 64 at most" in told.output) == (0, True)
+    assert (told.exit_code, "adapters loaded at once: 6, of rank 64 at most" in told.output) == (0, True)
+    assert "pinned: none (5 can be)" in told.output
     monkeypatch.setenv("ASSAY_SERVE_KV_GIB", "100000")
     refused = CliRunner().invoke(app, ["capacity", "billing-assistant", "--json"])
     assert refused.exit_code == 3
     assert json.loads(refused.stdout)["kv_gib"] == 100_000
     assert "Lower ASSAY_SERVE_KV_GIB" in refused.stderr
+
+
+def test_the_command_refuses_more_pinned_products_than_slots_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ant", "bee"):
+        product = tiny_product(tmp_path / "product", name).model_dump(mode="json") | {
+            "serving": {"placement": "pinned"}
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(product))
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_BASE_MODEL", str(base))
+    monkeypatch.setenv("ASSAY_PRODUCTS", str(tmp_path))
+    monkeypatch.setenv("ASSAY_SERVE_SLOTS", "5")
+    told = CliRunner().invoke(app, ["capacity", "ant"])
+    assert (told.exit_code, "pinned: ant, bee (2 can be)" in told.output) == (0, True)
+    monkeypatch.setenv("ASSAY_SERVE_SLOTS", "4")
+    refused = CliRunner().invoke(app, ["capacity", "ant"])
+    assert refused.exit_code == 3
+    assert "ant, bee are to be pinned, and 1 adapters can be: raise ASSAY_SERVE_SLOTS" in refused.stderr

@@ -16,6 +16,10 @@ BLOCK = 128
 """Tokens of a block of the key-value cache on a CPU."""
 
 
+PROGRAM = 1_900_000_000
+"""Bytes of vLLM's processes themselves, code, libraries and activations, as measured on a CPU: docs/benchmarks.md."""
+
+
 class Sizing(Frozen):
     """How a server is to be: adapters it has room for, their greatest rank, tokens of the longest prompt with its
     answer, GiB of key-value cache, and bytes of a number (2 in bfloat16, 4 in float32)."""
@@ -28,9 +32,10 @@ class Sizing(Frozen):
 
 
 class Capacity(Frozen):
-    """Bytes by what holds them, without the program itself, and what can be done with them: ``kv_tokens`` in the cache
-    at once, ``at_once`` requests of the full length, ``residents`` adapters of releases that are loaded at once."""
+    """Bytes by what holds them, and what can be done with them: ``kv_tokens`` in the cache at once, ``at_once``
+    requests of the full length, ``residents`` adapters of releases that are loaded at once."""
 
+    program: int
     weights: int
     adapters: int
     kv_cache: int
@@ -40,7 +45,7 @@ class Capacity(Frozen):
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapters + self.kv_cache
+        return self.program + self.weights + self.adapters + self.kv_cache
 
 
 def allowed_rank(rank: int) -> int:
@@ -59,6 +64,7 @@ def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
     token = 2 * shapes.layers * shapes.keys * sizing.width
     tokens = sizing.kv_gib * GIB // (BLOCK * token) * BLOCK
     return Capacity(
+        program=PROGRAM,
         weights=size(shapes.tensors) * sizing.width,
         adapters=sizing.slots * factors * sizing.width,
         kv_cache=sizing.kv_gib * GIB,
@@ -98,6 +104,7 @@ def refuse_what_cannot_be_served(needed: Capacity, sizing: Sizing, machine: Mach
     if machine is not None and needed.total > machine.total:
         raise Refused(
             f"serving needs about {needed.total / 1e9:.1f} GB and the machine has {machine.total / 1e9:.1f} GB: "
+            f"vLLM itself {needed.program / 1e9:.1f}, "
             f"weights {needed.weights / 1e9:.1f}, adapters {needed.adapters / 1e9:.1f}, key-value cache "
             f"{needed.kv_cache / 1e9:.1f}. Lower ASSAY_SERVE_KV_GIB, ASSAY_SERVE_SLOTS or ASSAY_SERVE_MAX_RANK"
         )
