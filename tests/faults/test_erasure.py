@@ -187,7 +187,7 @@ STEPS = [
     ("log", "append", 2, "before"),
     ("log", "append", 2, "after"),
     ("store", "delete", 1, "after"),
-    ("server", "ensure_loaded", 1, "before"),
+    ("server", "pin", 1, "before"),
     ("registry", "set_alias", 1, "before"),
     (routes, "_write", 1, "after"),
     ("log", "append", 3, "after"),

@@ -55,7 +55,7 @@ STEPS = [
     (lambda line: line.parts.store, "put_manifest", 1),
     (lambda line: line.parts.log, "append", 1),
     (lambda line: line.parts.log, "append", 2),
-    (lambda line: line.server, "ensure_loaded", 2),
+    (lambda line: line.server, "pin", 1),
     (lambda line: line.registry, "set_alias", 1),
     (lambda line: routes, "_write", 3),
 ]

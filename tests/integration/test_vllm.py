@@ -122,6 +122,30 @@ def test_adapters_beyond_the_slots_push_out_the_longest_unused_never_the_base(
     assert len(set(alone.values())) == len(adapters)
 
 
+def test_a_pinned_adapter_stays_while_others_come_and_go_and_too_many_are_refused(
+    tiny_vllm: VllmServer, adapters: list[Digest]
+) -> None:
+    ask = asking(tiny_vllm.url())
+    alone = ask(tiny_vllm.ensure_loaded(adapters[0]), "hello")
+    tiny_vllm.pin({"billing": adapters[0]})
+    try:
+        for weights in adapters[1:]:
+            ask(tiny_vllm.ensure_loaded(weights), "hello")
+        assert tiny_vllm.loaded() == sorted(
+            [tiny_vllm.base_name(), *(served_name(weights) for weights in (adapters[0], *adapters[4:]))]
+        )
+        assert ask(tiny_vllm.name_of(adapters[0]), "hello") == alone
+        with pytest.raises(Refused, match="billing, other-1, other-2, other-3 are to be pinned, and 3 adapters can be"):
+            tiny_vllm.pin({f"other-{number}": adapters[number] for number in (1, 2, 3)})
+    finally:
+        tiny_vllm.pin({"billing": None})
+    tiny_vllm.ensure_loaded(adapters[1])
+    assert served_name(adapters[0]) in tiny_vllm.loaded(), "asked last"
+    for weights in adapters[2:6]:
+        tiny_vllm.ensure_loaded(weights)
+    assert served_name(adapters[0]) not in tiny_vllm.loaded()
+
+
 def test_the_server_of_another_installation_is_not_taken_for_ours(
     tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path: Path
 ) -> None:
