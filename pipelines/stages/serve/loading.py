@@ -47,7 +47,9 @@ class AdapterLoads:
             async with asyncio.timeout(WAIT_SECONDS):
                 await asyncio.shield(self._going.get(goal.adapter) or self._begin(goal))
         except TimeoutError as error:
-            raise Unavailable("the model server is starting") from error
+            raise Unavailable(
+                f"the adapter was not loaded within {WAIT_SECONDS:g} s: the model server is starting, or has no slot free"
+            ) from error
         finally:
             self._load.cold -= 1
             self._metrics.waited(goal.product, time.monotonic() - began)
