@@ -48,7 +48,7 @@ class AdapterLoads:
                 await asyncio.shield(self._going.get(goal.adapter) or self._begin(goal))
         except TimeoutError as error:
             raise Unavailable(
-                f"the adapter was not loaded within {WAIT_SECONDS:g} s: the model server is starting, or has no slot free"
+                f"the adapter was not loaded within {WAIT_SECONDS:g} s: the model server is starting, or has no slot"
             ) from error
         finally:
             self._load.cold -= 1
