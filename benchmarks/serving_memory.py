@@ -100,7 +100,7 @@ def main() -> None:
                 base, _ = steps.stored_base(line, chosen.base)
                 reckoned, tokens, pss = measured(line, base, folder / str(case))
             except (AssayError, httpx.HTTPError) as error:
-                print(f"| {' | '.join(map(str, case))} | {error} |", flush=True)
+                print(f"| {' | '.join(map(str, case))} | {str(error).splitlines()[0]} |", flush=True)
                 continue
             finally:
                 line.supervisor.down()
