@@ -9,6 +9,8 @@ import psutil
 from data_contracts.digests import hex_of, sha256_bytes
 
 MARK = "ASSAY_SUPERVISED_BY"
+PROGRAM = "ASSAY_PROGRAM"
+"""Beside the mark: which of the owner's programs."""
 
 
 def title(owner: str) -> str:
@@ -24,6 +26,17 @@ def titled(owner: str) -> list[psutil.Process]:
 def owned(owner: str) -> list[psutil.Process]:
     """All processes that the owner's supervisor, or what it started, ever started."""
     return [*_others(lambda process: bool(process.environ().get(MARK) == owner)), *titled(owner)]
+
+
+def left_behind(owner: str, program: str) -> list[psutil.Process]:
+    """Processes whose parent, one of the owner's, was killed. What they started in turn is not among them."""
+    mine = owned(owner)
+    running = {process.pid for process in mine}
+
+    def orphaned(process: psutil.Process) -> bool:
+        return process.environ().get(PROGRAM) == program and process.ppid() not in running
+
+    return [process for process in mine if _matches(process, orphaned)]
 
 
 def end(processes: list[psutil.Process], seconds: float = 10) -> None:

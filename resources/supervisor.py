@@ -20,8 +20,9 @@ import psutil
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.frozen import Frozen
 from resources.locks import FileLocks
-from resources.processes import MARK, end, owned
+from resources.processes import MARK, PROGRAM, end, owned
 
+ROOT = Path(__file__).parents[1]
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
@@ -227,15 +228,16 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _section(program: Program, supervisor: Supervisor) -> str:
-    environment = program.environment | {MARK: str(supervisor.run)}
-    if '"' in "".join([*environment.values(), *program.command]):
+    environment = program.environment | {MARK: str(supervisor.run), PROGRAM: program.name}
+    command = (sys.executable, "-m", "resources.supervised", str(supervisor.folder), *program.command)
+    if '"' in "".join([*environment.values(), *command]):
         raise BadInput(f'a setting of {program.name} holds a double quote ("), which its supervisor cannot pass on')
     quoted = ",".join(f'{name}="{value}"' for name, value in sorted(environment.items()))
-    command = " ".join(f'"{part}"' for part in program.command)
+    quoted_command = " ".join(f'"{part}"' for part in command)
     return _escaped(f"""
 [program:{program.name}]
-command={command}
-directory={supervisor.folder}
+command={quoted_command}
+directory={ROOT}
 environment={quoted}
 autostart=false
 autorestart=true

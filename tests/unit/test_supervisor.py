@@ -79,6 +79,23 @@ def test_a_killed_program_is_started_again(make: Callable[..., Supervisor]) -> N
         time.sleep(0.1)
 
 
+def test_what_a_killed_program_left_behind_ends_before_it_is_started_again(make: Callable[..., Supervisor]) -> None:
+    """A worker of its own would keep its port; other programs go on."""
+    supervisor = make("parent", "other")
+    supervisor.up()
+    killed = supervisor.pid("parent")
+    assert killed is not None
+    (child,) = psutil.Process(killed).children()
+    untouched = supervisor.pid("other")
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while supervisor.pid("parent") in (None, killed) or not all(s.healthy for s in supervisor.status()):
+        assert time.monotonic() < deadline, supervisor.log_tail("parent")
+        time.sleep(0.1)
+    assert not child.is_running()
+    assert supervisor.pid("other") == untouched
+
+
 def test_after_the_supervisor_was_killed_up_works_and_down_finds_everything(make: Callable[..., Supervisor]) -> None:
     supervisor = make("one")
     supervisor.up()
