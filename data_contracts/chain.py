@@ -55,6 +55,7 @@ EventKind = Literal[
     "erasure.begun",
     "erasure.completed",
     "tenant.archived",
+    "tenant.shredded",
     "tenant.restored",
 ]
 

@@ -23,3 +23,7 @@ class Refused(AssayError):
 
 class Unavailable(AssayError):
     """A service or a network that is needed now and cannot be reached."""
+
+
+class Shredded(AssayError):
+    """Weights whose key was destroyed on purpose: nobody can read them any more."""

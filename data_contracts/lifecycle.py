@@ -4,7 +4,7 @@ Pure: a fold over the records. A record that is no legal move moves nothing, and
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -57,17 +57,21 @@ class Standing(NamedTuple):
     sunset: datetime | None = None
     successor: Digest | None = None
     revoked: bool = False
+    shredded: bool = False
+    """The key of its tenant was destroyed, and it was not restored since."""
 
 
 class Course(NamedTuple):
     """``stacks``: what is live in a place (last) and what each rollback would go back to; the base, ``None``, is always
     first. ``wrong``: sequence of a record that was no legal move -> why not. ``locked``: a place where nothing is
-    approved -> sequence of the rollback whose root cause is not filed yet."""
+    approved -> sequence of the rollback whose root cause is not filed yet. ``shredded``: tenants whose key was
+    destroyed."""
 
     standings: Mapping[Digest, Standing]
     stacks: Mapping[Place, Sequence[Digest | None]]
     wrong: Mapping[int, str]
     locked: Mapping[Place, int] = {}
+    shredded: Collection[str] = ()
 
     def live(self, release: Digest) -> bool:
         return any(stack[-1] == release for stack in self.stacks.values())
@@ -105,7 +109,7 @@ def follow(records: Iterable["AuditRecord"]) -> Course:
     fold = _Fold()
     for record in records:
         fold.take(record)
-    return Course(fold.standings, dict(fold.stacks), fold.wrong, fold.locked)
+    return Course(fold.standings, dict(fold.stacks), fold.wrong, fold.locked, fold.shredded)
 
 
 @dataclass
@@ -118,6 +122,7 @@ class _Fold:
     locked: dict[Place, int] = field(default_factory=dict)
     gone: set[Digest] = field(default_factory=set)
     """Releases that never serve again: revoked, retired or archived ones."""
+    shredded: set[str] = field(default_factory=set)
 
     def take(self, record: "AuditRecord") -> None:
         release = record.body.get("release")
@@ -141,6 +146,12 @@ class _Fold:
             case "release.revoked":
                 self._lead(record, None, "retired")
                 self._take_out(str(release))
+            case "tenant.shredded":
+                self.shredded.add(str(record.body["tenant"]))
+                self._shred(record, True)
+            case "tenant.restored":
+                self.shredded.discard(str(record.body["tenant"]))
+                self._shred(record, False)
 
     def _move(self, record: "AuditRecord", move: Move) -> None:
         release = str(record.body["release"])
@@ -194,6 +205,12 @@ class _Fold:
                 self.tried.discard(release)
                 if standing.state == "staging":
                     self._set(record, release, "development")
+
+    def _shred(self, record: "AuditRecord", shredded: bool) -> None:
+        """What is live stays so, by name: nobody else answers in its place."""
+        releases = record.body["releases"]
+        for release in releases if isinstance(releases, list) else ():
+            self.standings[str(release)] = self.standings[str(release)]._replace(shredded=shredded)
 
     def _take_out(self, release: Digest) -> None:
         """For good, wherever it stands: what was live below it is live again."""

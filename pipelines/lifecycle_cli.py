@@ -36,9 +36,10 @@ def releases(
         return
     for digest, each in found.items():
         live = ", live" if course.live(digest) else ""
+        shredded = ", shredded" if each.shredded else ""
         until = f", answers until {each.sunset}" if each.state == "deprecated" else ""
         then = f", then {each.successor}" if until and each.successor else ""
-        console.print(f"{digest}  {each.product}/{each.environment}  {each.state}{live}{until}{then}")
+        console.print(f"{digest}  {each.product}/{each.environment}  {each.state}{live}{until}{then}{shredded}")
 
 
 @app.command()

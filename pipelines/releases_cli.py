@@ -145,8 +145,8 @@ def verify(
     if as_json:
         show({"ok": not broken, "links": [link.payload() for link in links]})
     for link in [] if as_json else links:
-        mark = {"ok": "ok    ", "erased": "erased", "broken": "BROKEN"}[link.status]
-        console.print(f"{mark}  {link.name}: {link.detail}")
+        mark = {"broken": "BROKEN"}.get(link.status, link.status)
+        console.print(f"{mark:8}  {link.name}: {link.detail}")
     if broken:
         raise AssayError(f"broken link: {broken[0].name}: {broken[0].detail}")
 

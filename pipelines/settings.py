@@ -17,6 +17,9 @@ class Settings(BaseSettings):
     """Where this installation keeps its state."""
     trust_root: Path = ROOT / ".assay-trust" / "allowed_signers"
     """Allowed-signers file with the reviewers' keys and the log key; outside ``home``."""
+    vault: Path | None = None
+    """Folder of the keys whose deletion erases a person or shreds a tenant: best on another volume than ``home``, and
+    not in its backups. ``home``/vault without it."""
     store_url: str = ""
     """fsspec URL of the artifact store; ``home``/store when empty."""
     checkpoints: str = ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.errors import BadInput
@@ -11,6 +12,7 @@ from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
 from resources.locks import FileLocks
 from resources.ssh_signatures import SshSignatures
+from resources.tenant_keys import TenantKeys
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -60,7 +62,16 @@ class Line:
 
     @cached_property
     def store(self) -> FsspecArtifactStore:
-        return FsspecArtifactStore(self.settings.store_url or str(self.home / "store"), self.home / "cache")
+        url = self.settings.store_url or str(self.home / "store")
+        return FsspecArtifactStore(url, self.home / "cache", self.tenant_keys)
+
+    @property
+    def vault(self) -> Path:
+        return (self.settings.vault or self.home / "vault").resolve()
+
+    @cached_property
+    def tenant_keys(self) -> TenantKeys:
+        return TenantKeys(self.vault / "tenants")
 
     @property
     def checkpoints(self) -> str:
@@ -92,7 +103,7 @@ class Line:
     def keyring(self) -> "SqliteKeyring":
         from resources.keyring import SqliteKeyring
 
-        return SqliteKeyring(self.home / "vault" / "keys.sqlite")
+        return SqliteKeyring(self.vault / "keys.sqlite")
 
     @cached_property
     def ledger(self) -> "SqlLedger":

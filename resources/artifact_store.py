@@ -1,40 +1,59 @@
 """Content-addressed artifacts on any fsspec file system (a local folder by default)."""
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import fsspec
 from pydantic import JsonValue, ValidationError
 
 from data_contracts.digests import (
     Digest,
+    DigestingWriter,
     canonical_json,
     hex_of,
     sha256_bytes,
     tree_digest,
     tree_files,
 )
-from data_contracts.errors import Missing, Tampered
+from data_contracts.errors import Missing, Shredded, Tampered, Unavailable
 from data_contracts.frozen import Frozen
+from resources.scratch import scratch
+from resources.tenant_keys import TenantKeys
 
 F = TypeVar("F", bound=Frozen)
 
+_AGE = ".age"
+_PART = ".part"
+
+
+class _Sealed(NamedTuple):
+    """A tenant's copy of a tree, sealed for the key ``recipient``, and the names of the files that it has."""
+
+    tenant: str
+    recipient: str
+    names: set[str]
+
 
 class FsspecArtifactStore:
-    """Blobs under ``blobs/``, trees (a file list blob + files) under ``trees/``, action hits under ``actions/``.
+    """Blobs under ``blobs/``, trees (a file list blob + files) under ``trees/``, action hits under ``actions/``. Trees
+    of tenants lie under ``sealed/<tree>/<tenant>/<public key>/``, each file as ``<name>.age``.
 
-    Trees on a remote store are fetched once into ``cache`` and verified on every use.
+    Plain trees on a remote store are fetched once into ``cache`` and verified on every use. Sealed ones are opened in
+    memory, each time anew.
     """
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, keys: TenantKeys) -> None:
         self.fs, self.root = fsspec.url_to_fs(url, auto_mkdir=True)
         self.cache = cache
+        self.keys = keys
         self.local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def put_bytes(self, data: bytes) -> Digest:
@@ -71,15 +90,22 @@ class FsspecArtifactStore:
     def has(self, digest: Digest) -> bool:
         return bool(self.fs.exists(self._blob(digest)))
 
-    def put_tree(self, folder: Path) -> Digest:
+    def put_tree(self, folder: Path, tenant: str | None = None) -> Digest:
         """Copy a folder in; its file list is written last and is what makes the tree exist."""
         files = tree_files(folder)
         digest = tree_digest(files)
-        if self.has(digest):
+        recipient = "" if tenant is None else self.keys.recipient(tenant)
+        if self.has(digest) and self._is_there(digest, files, tenant, recipient):
             return digest
         for name in files:
-            with (folder / name).open("rb") as source, self._open_new(self._in_tree(digest, name)) as target:
-                shutil.copyfileobj(source, target, 1 << 22)
+            target = self._in_tree(digest, name)
+            if tenant is not None:
+                target = f"{self._sealed_root(digest)}/{tenant}/{recipient}/{name}{_AGE}"
+            with (folder / name).open("rb") as source, self._open_new(target) as out:
+                if tenant is None:
+                    shutil.copyfileobj(source, out, 1 << 22)
+                else:
+                    self.keys.seal(tenant, source, out)
         self.put_json(dict(files))
         return digest
 
@@ -89,14 +115,42 @@ class FsspecArtifactStore:
         if not self.local and not folder.exists():
             self._download(digest, listed, folder)
         if not folder.exists():
-            raise Missing(f"the files of {digest} are not in the store {self.root}")
-        found = tree_files(folder)
-        for name in sorted(set(listed) | set(found)):
-            if name not in found:
-                raise Missing(f"{folder / name} is missing")
-            if listed.get(name) != found[name]:
+            raise Missing(f"the files of {digest} are not in the store {self.root}, or only sealed for a tenant")
+        _check_names(listed, found := tree_files(folder), folder)
+        for name in listed:
+            if listed[name] != found[name]:
                 raise Tampered(f"{folder / name} was changed: its bytes do not match tree {digest}")
         return folder
+
+    @contextmanager
+    def opened(self, digest: Digest) -> Iterator[Path]:
+        listed: dict[str, Digest] = self.get_json(digest)
+        copy = self._sealed_copy(digest)
+        if copy is None:
+            yield self.tree(digest)
+            return
+        with self.scratch() as place:
+            folder = place / hex_of(digest)
+            self._unseal(digest, listed, copy, folder)
+            yield folder
+
+    def readable(self, digest: Digest) -> bool:
+        try:
+            return self.has(digest) and (self._sealed_copy(digest) is not None or self._is_plain(digest))
+        except (Shredded, Missing):
+            return False
+
+    def seal(self, digest: Digest, tenant: str) -> None:
+        if self._is_plain(digest):
+            with suppress(Missing, Tampered, Shredded):
+                self.put_tree(self.tree(digest), tenant)
+            self.fs.rm(f"{self.root}/trees/{hex_of(digest)}", recursive=True)
+        shutil.rmtree(self.cache / hex_of(digest), ignore_errors=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        with scratch(self.cache) as folder:
+            yield folder
 
     def delete(self, digest: Digest) -> None:
         if self.has(digest):
@@ -124,6 +178,59 @@ class FsspecArtifactStore:
     def _in_tree(self, digest: Digest, name: str) -> str:
         return f"{self.root}/trees/{hex_of(digest)}/{name}"
 
+    def _sealed_root(self, digest: Digest) -> str:
+        return f"{self.root}/sealed/{hex_of(digest)}"
+
+    def _is_plain(self, digest: Digest) -> bool:
+        return bool(self.fs.exists(f"{self.root}/trees/{hex_of(digest)}"))
+
+    def _is_there(self, digest: Digest, names: Collection[str], tenant: str | None, recipient: str) -> bool:
+        """Whether this copy has all its files, of which each is whole or absent."""
+        if tenant is None:
+            return all(self.fs.exists(self._in_tree(digest, name)) for name in names)
+        return any(each == (tenant, recipient, set(names)) for each in self._sealed_copies(digest))
+
+    def _sealed_copies(self, digest: Digest) -> list[_Sealed]:
+        root = self._sealed_root(digest)
+        self.fs.invalidate_cache()
+        found: dict[tuple[str, str], set[str]] = {}
+        for path in self.fs.find(root) if self.fs.exists(root) else ():
+            tenant, recipient, name = path[path.index(root) + len(root) + 1 :].split("/", 2)
+            if not name.endswith(_PART):
+                found.setdefault((tenant, recipient), set()).add(name.removesuffix(_AGE))
+        return [_Sealed(*of, names) for of, names in sorted(found.items())]
+
+    def _sealed_copy(self, digest: Digest) -> _Sealed | None:
+        """The one that can be opened; ``None`` where the tree is plain. Raises `Shredded`, and `Missing` where a vault
+        is not there."""
+        copies = self._sealed_copies(digest)
+        for copy in copies:
+            if self.keys.public(copy.tenant) == copy.recipient:
+                return copy
+        if not copies or self._is_plain(digest):
+            return None
+        tenant = copies[0].tenant
+        if self.keys.is_shredded(tenant) or self.keys.public(tenant):
+            raise Shredded(f"{digest} was shredded: the key of tenant {tenant} that it was sealed with was destroyed")
+        raise Missing(f"{digest} is sealed, and the key of tenant {tenant} is not in {self.keys.folder}")
+
+    def _unseal(self, digest: Digest, listed: Mapping[str, Digest], copy: _Sealed, folder: Path) -> None:
+        root = f"{self._sealed_root(digest)}/{copy.tenant}/{copy.recipient}"
+        _check_names(listed, copy.names, Path(root))
+        for name in listed:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with self.fs.open(f"{root}/{name}{_AGE}", "rb") as source, (folder / name).open("wb") as out:
+                    self.keys.unseal(copy.tenant, source, digesting := DigestingWriter(out))
+            except Tampered as error:
+                raise Tampered(f"{root}/{name} was changed: {error}") from error
+            except OSError as error:
+                if error.errno == errno.ENOSPC or "No space" in str(error):
+                    raise Unavailable(f"there is no room to open {digest} in {folder}: make it larger") from error
+                raise
+            if digesting.digest != listed[name]:
+                raise Tampered(f"{root}/{name} was changed: its bytes do not match tree {digest}")
+
     def _write(self, path: str, data: bytes) -> None:
         with self._open_new(path) as handle:
             handle.write(data)
@@ -141,12 +248,20 @@ class FsspecArtifactStore:
         part.rename(folder)
 
 
+def _check_names(listed: Collection[str], found: Collection[str], folder: Path) -> None:
+    for name in sorted({*listed, *found}):
+        if name not in found:
+            raise Missing(f"{folder / name} is missing")
+        if name not in listed:
+            raise Tampered(f"{folder / name} was added: it is not in the tree's list")
+
+
 class _Renamed:
     """Write to a neighbour, fsync, rename."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        self.part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
 
     def __enter__(self) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)

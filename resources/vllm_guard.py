@@ -18,6 +18,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -85,8 +86,8 @@ class AdapterGuard:
         async with self.changes:
             held = _served(scope).lora_requests.get(name)
             if held is not None:
-                same = held.lora_path == path
-                await _reply(send, 200 if same else 409, f"{name} is loaded" + ("" if same else " from another path"))
+                same = Path(held.lora_path).name == Path(str(path)).name  # a folder is named by the digest of its bytes
+                await _reply(send, 200 if same else 409, f"{name} is loaded" + ("" if same else " with other bytes"))
             elif await self._make_room(scope, name):
                 self.used[name] = time.monotonic()
                 await self.app(scope, receive, send)

@@ -108,17 +108,20 @@ class VllmServer:
             self._wait(base)
 
     def ensure_loaded(self, weights: Digest) -> str:
-        """Verify an adapter (bytes, base, rank, layers) and load it; the name to ask for. Safe to repeat.
+        """Verify an adapter (bytes, base, rank, layers) and load it, unless it is; the name to ask for. Safe to repeat.
 
-        Raises `Tampered` or `Missing` for damaged bytes, `Refused` for an adapter of another base or shape.
+        Raises `Tampered`, `Missing` or `Shredded` for bytes that cannot be read whole, `Refused` for an adapter of
+        another base or shape.
         """
         base = self.base()
         if base is None:
             raise Unavailable("no base is served yet: nothing can be loaded onto it")
-        folder = self.store.tree(weights)
-        check_adapter(folder, base.digest, self.sizing.max_rank)
         name = served_name(weights)
-        answer = self._ask("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
+        if name in self.loaded():
+            return name
+        with self.store.opened(weights) as folder:  # vLLM reads it once, and holds what it read
+            check_adapter(folder, base.digest, self.sizing.max_rank)
+            answer = self._ask("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
         if answer.status_code != 200:
             raise Refused(f"vLLM did not load adapter {weights}: {_why(answer)}")
         return name

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pydantic import JsonValue
 
@@ -99,6 +99,30 @@ class TreeSigner(Protocol):
 
     def check(self, folder: Path, signature: bytes, public_key: str) -> None:
         """Raises `Refused` unless the key made this signature over this very folder, naming what differs."""
+        ...
+
+
+class TenantKeys(Protocol):
+    """A key a tenant, with which the store seals its weights."""
+
+    def recipient(self, tenant: str) -> str:
+        """The public key; made when it is first needed. Raises `Shredded`."""
+        ...
+
+    def public(self, tenant: str) -> str | None:
+        """The public key; ``None`` where there is none, or it was destroyed. Makes none."""
+        ...
+
+    def seal(self, tenant: str, source: BinaryIO, target: BinaryIO) -> None:
+        """Write ``source`` so that only this tenant's key opens it. Raises `Shredded`."""
+        ...
+
+    def destroy(self, tenant: str) -> None:
+        """For good: the tenant gets no other key until `renew`. Safe to repeat."""
+        ...
+
+    def renew(self, tenant: str) -> None:
+        """Let a tenant have a new key after its own was destroyed. Safe to repeat."""
         ...
 
 
@@ -203,6 +227,8 @@ class Parts(Protocol):
     def registry(self) -> Registry: ...
     @property
     def signer(self) -> TreeSigner: ...
+    @property
+    def tenant_keys(self) -> TenantKeys: ...
     @property
     def notifier(self) -> Notifier: ...
     @property

@@ -134,7 +134,7 @@ def test_no_approval_no_promotion(place):
 
 def test_one_byte_of_the_adapter_changed_after_approval(place):
     line, release = place
-    path = line.folder / "home" / "store" / "trees" / hex_of(release.weights) / "adapter_model.safetensors"
+    path = line.sealed(release.weights) / "adapter_model.safetensors.age"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))

@@ -28,6 +28,7 @@ from resources.dataset_store import ParquetDatasetStore
 from resources.keyring import SqliteKeyring
 from resources.ledger import SqlLedger, open_ledger
 from resources.locks import FileLocks
+from resources.tenant_keys import TenantKeys
 
 ORIGIN = Origin(
     source="s",
@@ -109,7 +110,11 @@ class DataParts:
 
     @cached_property
     def store(self) -> FsspecArtifactStore:
-        return FsspecArtifactStore(str(self.home / "store"), self.home / "cache")
+        return FsspecArtifactStore(str(self.home / "store"), self.home / "cache", self.tenant_keys)
+
+    @cached_property
+    def tenant_keys(self) -> TenantKeys:
+        return TenantKeys(self.home / "vault" / "tenants")
 
     @cached_property
     def locks(self) -> FileLocks:

@@ -10,6 +10,7 @@ from evals.calibration import LabelledSet, read_set
 from evals.judge import Judge, PromptJudge, load_judge
 from resources.artifact_store import FsspecArtifactStore
 from resources.openai_endpoint import OpenAiEndpoint
+from resources.tenant_keys import TenantKeys
 from tests.support.teacher import Body, Reply
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper"]
@@ -124,7 +125,7 @@ def endpoint(url: str, **more: Any) -> OpenAiEndpoint:
 
 
 def open_store(folder: Path) -> FsspecArtifactStore:
-    return FsspecArtifactStore(str(folder / "store"), folder / "cache")
+    return FsspecArtifactStore(str(folder / "store"), folder / "cache", TenantKeys(folder / "vault"))
 
 
 def labelled(rows: list[dict[str, Any]], judge: Judge) -> LabelledSet:

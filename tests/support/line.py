@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from data_contracts.chain import APPROVAL_NAMESPACE, ROOT_CAUSE_NAMESPACE, AuditRecord
-from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.digests import Digest, hex_of, sha256_bytes
 from data_contracts.manifests import (
     BaseManifest,
     CheckpointManifest,
@@ -121,6 +121,11 @@ class SmallLine:
     def key(self, name: str) -> Path:
         return self.folder / "reviewers" / name
 
+    def sealed(self, weights: Digest) -> Path:
+        """Where these weights of the product's tenant lie."""
+        (folder,) = (self.parts.home / "store" / "sealed" / hex_of(weights) / self.product.tenant).iterdir()
+        return folder
+
     def candidate(self, seed: int = 0, base: Digest = "", adapter: Path | None = None) -> ModelManifest:
         """A model with this adapter, or with one whose bytes are made from ``seed``; ``base`` is what that one says it
         was trained on."""
@@ -139,13 +144,18 @@ class SmallLine:
             recipe=store.put_manifest(recipe),
             datasets=(self.splits.digest,),
             step=3,
-            weights=store.put_tree(adapter),
+            weights=store.put_tree(adapter, self.product.tenant),
             metrics={"loss": 0.25},
             curve=store.put_json([]),
             environment=store.put_json({"python": "3.11"}),
             action_key=sha256_bytes(b"checkpoint"),
         )
-        body = {"checkpoint": store.put_manifest(checkpoint), "stage": "sft", "seconds": 20}
+        body = {
+            "checkpoint": store.put_manifest(checkpoint),
+            "stage": "sft",
+            "weights": checkpoint.weights,
+            "seconds": 20,
+        }
         self.parts.log.append("checkpoint.recorded", self.product.name, body, actor="test")
         model = ModelManifest(
             product=self.product.name,

@@ -24,6 +24,7 @@ from resources.adapters import served_name
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
 from resources.locks import FileLocks
+from resources.tenant_keys import TenantKeys
 from resources.traces import SqliteTraceStore
 from tests.support.ports import free_ports
 from tests.support.registry import FakeRegistry
@@ -252,7 +253,8 @@ class FakeParts:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.store = FsspecArtifactStore(str(home / "store"), home / "cache")
+        self.tenant_keys = TenantKeys(home / "vault" / "tenants")
+        self.store = FsspecArtifactStore(str(home / "store"), home / "cache", self.tenant_keys)
         self.log = FileAuditLog(home / "chain", home / "keys" / "log_ed25519")
         self.log.signer_line()
         self.locks = FileLocks(home / "locks")

@@ -16,6 +16,7 @@ from evals.run import NO_TEMPLATE
 from evals.suite import load_suites
 from pipelines.recipes.product import PRODUCTS, Product, load_product, product_names
 from resources.artifact_store import FsspecArtifactStore
+from resources.tenant_keys import TenantKeys
 from tests.support.canaries import canary_results, learned_from
 
 ANY = sha256_bytes(b"any")
@@ -151,7 +152,7 @@ def test_every_product_names_a_policy_over_its_own_suites():
 
 class Parts:
     def __init__(self, home: Path) -> None:
-        self.store = FsspecArtifactStore(str(home / "store"), home / "cache")
+        self.store = FsspecArtifactStore(str(home / "store"), home / "cache", TenantKeys(home / "vault"))
 
 
 @pytest.fixture

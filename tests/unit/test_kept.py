@@ -24,6 +24,7 @@ from evals.suite import Suite, load_suite
 from pipelines.recipes.product import ROOT
 from resources.answer_store import SqliteAnswers
 from resources.artifact_store import FsspecArtifactStore
+from resources.tenant_keys import TenantKeys
 
 ARTIFACT = sha256_bytes(b"artifact")
 ANSWER = '{"tool": "none", "reply": "yes"}'
@@ -55,7 +56,7 @@ class Model:
 
 class Home:
     def __init__(self, folder: Path) -> None:
-        self.store = FsspecArtifactStore(str(folder / "store"), folder / "cache")
+        self.store = FsspecArtifactStore(str(folder / "store"), folder / "cache", TenantKeys(folder / "vault"))
         self.answers = SqliteAnswers(folder / "answers.sqlite")
 
 

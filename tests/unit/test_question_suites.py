@@ -16,6 +16,7 @@ from evals.suite import Suite, load_suite
 from pipelines.recipes.product import ROOT
 from resources.answer_store import SqliteAnswers
 from resources.artifact_store import FsspecArtifactStore
+from resources.tenant_keys import TenantKeys
 from tests.support.questions import Calm, right
 
 SUITES = [load_suite(path) for path in sorted((ROOT / "evals" / "suites").glob("*.yaml"))]
@@ -45,7 +46,7 @@ class Model:
 class Home(Calm):
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.store = FsspecArtifactStore(str(folder / "store"), folder / "cache")
+        self.store = FsspecArtifactStore(str(folder / "store"), folder / "cache", TenantKeys(folder / "vault"))
         self.answers = SqliteAnswers(folder / "answers.sqlite")
 
 

@@ -42,17 +42,14 @@ class Drill:
         return CliRunner().invoke(app, ["tenant", "restore", str(file or self.file), "--key", str(self.key)])
 
     @property
-    def trees(self) -> Path:
-        return self.line.folder / "home" / "store" / "trees"
+    def store(self) -> Path:
+        return self.line.folder / "home" / "store"
 
     def lose_all_but_the_base(self) -> None:
         store = self.line.parts.store
-        tree = store.get_manifest(self.first.base, BaseManifest).tree
-        base = store.get_json(tree)
-        shutil.rmtree(self.trees.parent / "blobs")
-        for each in self.trees.iterdir():
-            if each.name != hex_of(tree):
-                shutil.rmtree(each)
+        base = store.get_json(store.get_manifest(self.first.base, BaseManifest).tree)
+        for folder in ("blobs", "sealed"):
+            shutil.rmtree(self.store / folder)
         store.put_json(base)
 
     def links(self, release: ReleaseManifest) -> list[Link]:
@@ -61,8 +58,11 @@ class Drill:
         return [link for link in found if link.name != "audit log"]
 
     def whole(self, weights: Digest) -> bool:
-        folder = self.trees / hex_of(weights)
-        return folder.is_dir() and tree_digest(tree_files(folder)) == weights
+        try:
+            with self.line.parts.store.opened(weights) as folder:
+                return tree_digest(tree_files(folder)) == weights
+        except Missing:
+            return False
 
     def revoke(self, release: ReleaseManifest) -> None:
         body = {"environment": release.environment, "release": release.digest, "reason": "erased", "live": False}
@@ -108,11 +108,11 @@ def test_what_was_lost_is_back_under_its_digests_and_verifies_as_before(drill: D
 
 def test_damaged_files_are_replaced_and_others_are_not_touched(drill: Drill) -> None:
     drill.archive()
-    damaged = drill.trees / hex_of(drill.first.weights) / "adapter_model.safetensors"
+    damaged = drill.line.sealed(drill.first.weights) / "adapter_model.safetensors.age"
     damaged.write_bytes(b"other bytes")
-    card = drill.trees.parent / "blobs" / hex_of(drill.first.card)[:2] / hex_of(drill.first.card)
+    card = drill.store / "blobs" / hex_of(drill.first.card)[:2] / hex_of(drill.first.card)
     card.write_bytes(b"another card")
-    untouched = drill.trees / hex_of(drill.second.weights) / "adapter_model.safetensors"
+    untouched = drill.line.sealed(drill.second.weights) / "adapter_model.safetensors.age"
     stamp = untouched.stat().st_mtime_ns
     assert drill.restore().exit_code == 0
     assert {link.status for link in drill.links(drill.first)} == {"ok"}

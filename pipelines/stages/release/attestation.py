@@ -2,17 +2,16 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.chain import AuditRecord
-from data_contracts.digests import Digest, canonical_json, hex_of, tree_files
-from data_contracts.errors import Missing, Refused, Tampered
+from data_contracts.digests import Digest, canonical_json, hex_of
+from data_contracts.errors import Missing, Refused, Shredded, Tampered
 from data_contracts.manifests import ModelManifest, ReleaseManifest
 from data_contracts.provenance import PREDICATE, STATEMENT, Attestation
 from data_contracts.store import ArtifactStore
@@ -86,12 +85,12 @@ def check_signature(parts: Parts, attestation: Attestation, folder: Path | None 
 
 @contextmanager
 def unpacked(store: ArtifactStore, attestation: Attestation, signed: bool = True) -> Iterator[Path]:
-    """The release as one folder, with or without its signature. Raises `Tampered` or `Missing` naming the file."""
+    """The release as one folder, with or without its signature, in memory where that can be. Raises `Tampered`,
+    `Missing` or `Shredded` naming the file."""
     files = attestation.files | {PROVENANCE: attestation.provenance}
     release = store.get_manifest(attestation.release, ReleaseManifest)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / f"release-{hex_of(release.digest)[:16]}"
-        adapter = _named("the adapter", lambda: store.tree(release.weights))
+    with store.scratch() as place, _adapter(store, release) as adapter:
+        folder = place / f"release-{hex_of(release.digest)[:16]}"
         for name, digest in (files | ({SIGNATURE: attestation.signature} if signed else {})).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if name.startswith(ADAPTER):
@@ -99,6 +98,12 @@ def unpacked(store: ArtifactStore, attestation: Attestation, signed: bool = True
             else:
                 (folder / name).write_bytes(_named(name, partial(store.get_bytes, digest)))
         yield folder
+
+
+@contextmanager
+def _adapter(store: ArtifactStore, release: ReleaseManifest) -> Iterator[Path]:
+    with ExitStack() as opened:
+        yield _named("the adapter", lambda: opened.enter_context(store.opened(release.weights)))
 
 
 def _attest(parts: Parts, release: ReleaseManifest, pages: Mapping[str, bytes]) -> Attestation:
@@ -139,7 +144,7 @@ def _files(store: ArtifactStore, release: ReleaseManifest, model: ModelManifest)
         **({"bom.cdx.json": release.bom} if release.bom else {}),
     }
     return {
-        **{f"{ADAPTER}{name}": digest for name, digest in tree_files(store.tree(release.weights)).items()},
+        **{f"{ADAPTER}{name}": digest for name, digest in store.get_json(release.weights).items()},
         **{f"manifests/{name}.json": digest for name, digest in manifests.items()},
         **documents,
     }
@@ -148,5 +153,5 @@ def _files(store: ArtifactStore, release: ReleaseManifest, model: ModelManifest)
 def _named(name: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (Tampered, Missing) as error:
+    except (Tampered, Missing, Shredded) as error:
         raise type(error)(f"{name}: {error}") from error

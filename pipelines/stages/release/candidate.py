@@ -1,6 +1,7 @@
 """Register a candidate: what a reviewer approves becomes one release manifest, chained and put in the registry."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -15,7 +16,7 @@ from data_contracts.verdicts import GateVerdict
 from evals.report import Report
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
-from pipelines.stages.release.attestation import attest, attestation_of, unpacked
+from pipelines.stages.release.attestation import ADAPTER, attest, attestation_of, unpacked
 from pipelines.stages.release.ballot import last_move
 from pipelines.stages.release.bom import ml_bom
 from pipelines.stages.release.card import render_card
@@ -128,7 +129,8 @@ def _make(
 
 
 def _publish(parts: Parts, release: ReleaseManifest, attestation: Attestation) -> None:
-    """The pages for people under ``home/reports``, and the registry's version: every file of the release."""
+    """The pages for people under ``home/reports``, and the registry's version: every file of the release, the adapter's
+    sealed for its tenant."""
     pages = ("report.html", "report.md", "README.md", "bom.cdx.json")
     write_files(
         report_folder(parts.home, release.digest),
@@ -143,5 +145,14 @@ def _publish(parts: Parts, release: ReleaseManifest, attestation: Attestation) -
         "assay.environment": release.environment,
     }
     with unpacked(parts.store, attestation) as folder:
+        _seal_adapter(parts, release.tenant, folder / ADAPTER)
         whole = {path.name: path for path in sorted(folder.iterdir())}
         parts.registry.register(release.product, release.digest, whole, tags)
+
+
+def _seal_adapter(parts: Parts, tenant: str, adapter: Path) -> None:
+    """Each file becomes ``<name>.age``, which ``age -d -i KEY`` opens."""
+    for path in [each for each in sorted(adapter.rglob("*")) if each.is_file()]:
+        with path.open("rb") as source, path.with_name(f"{path.name}.age").open("wb") as target:
+            parts.tenant_keys.seal(tenant, source, target)
+        path.unlink()

@@ -88,7 +88,10 @@ def check_revocation(records: Sequence[AuditRecord], release: Digest) -> None:
 
 def check_state(records: Sequence[AuditRecord], release: Digest) -> None:
     """Raises `Refused` for a release that is on its way out: it is not approved or promoted any more."""
-    state = follow(records).standings[release].state
+    standing = follow(records).standings[release]
+    if standing.shredded:
+        raise Refused(f"{release} was shredded with its tenant: restore it from an archive (assay tenant restore)")
+    state = standing.state
     if state in ("deprecated", "retired", "archived"):
         raise Refused(f"{release} is in {state}, and no approval leads it back: you can {NEXT[state]}")
 
@@ -137,11 +140,12 @@ def check_card(store: ArtifactStore, release: ReleaseManifest) -> None:
 
 def check_weights(store: ArtifactStore, model: ModelManifest) -> None:
     """Every byte of the weights, and that an adapter was trained on the base that the model names."""
-    folder = store.tree(model.weights)
-    if model.method != "full":
+    with store.opened(model.weights) as folder:
+        if model.method == "full":
+            return
         trained_on = json.loads((folder / "adapter_config.json").read_bytes()).get("base_model_name_or_path")
-        if trained_on != model.base:
-            raise Refused(f"the adapter {model.weights} was trained on base {trained_on}, the release has {model.base}")
+    if trained_on != model.base:
+        raise Refused(f"the adapter {model.weights} was trained on base {trained_on}, the release has {model.base}")
 
 
 def check_verdict(store: ArtifactStore, release: ReleaseManifest) -> GateVerdict:

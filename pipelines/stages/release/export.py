@@ -87,7 +87,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
         folder = Path(aside) / out.name
         folder.mkdir()
-        exporter.write(_source(parts, release), folder)
+        with parts.store.opened(release.weights) as weights:
+            exporter.write(_source(parts, release, weights), folder)
         _add_papers(parts, release, folder)
         manifest = _judged(parts, product, release, exporter, folder, items, told)
         (folder / MANIFEST).write_bytes(canonical_json(manifest.payload()))
@@ -157,12 +158,12 @@ def _same(
     return manifest
 
 
-def _source(parts: Parts, release: ReleaseManifest) -> Source:
+def _source(parts: Parts, release: ReleaseManifest, weights: Path) -> Source:
     model = parts.store.get_manifest(release.model, ModelManifest)
     base = parts.store.get_manifest(release.base, BaseManifest)
     return Source(
         base=parts.store.tree(base.tree),
-        weights=parts.store.tree(release.weights),
+        weights=weights,
         whole=model.method == "full",
         template=parts.store.get_bytes(release.template).decode(),
         name=release.product,

@@ -35,9 +35,10 @@ def awaiting_approval(parts: Parts) -> list[Digest]:
 
 
 def unsettled(records: Sequence[AuditRecord]) -> list[Digest]:
-    """Registered releases that were never promoted, revoked or archived, oldest first."""
+    """Registered releases that were never promoted, revoked or archived, and are not shredded, oldest first."""
     settling = ("promotion.recorded", "release.revoked", "release.archived")
     settled = {r.body["release"] for r in records if r.event in settling}
+    settled |= {release for release, each in follow(records).standings.items() if each.shredded}
     registered = [str(r.body["release"]) for r in records if r.event == "release.registered"]
     return [release for release in registered if release not in settled]
 

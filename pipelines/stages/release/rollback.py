@@ -15,7 +15,7 @@ from pipelines.stages.serve.reconcile import reconcile
 
 def rollback(parts: Parts, product: Product, reason: str, actor: str, now: datetime | None = None) -> AuditRecord:
     """Chain the rollback, then make the projections follow. Needs no approval: it leads to what was approved before,
-    past releases whose sunset has come.
+    past releases whose sunset has come, and those that were shredded.
 
     The approvals of the release that is left are spent: it needs new ones to come back.
     """
@@ -26,7 +26,7 @@ def rollback(parts: Parts, product: Product, reason: str, actor: str, now: datet
         *below, live = course.stacks.get((product.name, product.environment), [None])
         if not below:
             raise Refused(f"nothing to roll back: the base model answers for {product.name}")
-        ended = course.ended(now or datetime.now(UTC))
+        ended = course.ended(now or datetime.now(UTC)) | {d for d, each in course.standings.items() if each.shredded}
         previous = next(release for release in reversed(below) if release not in ended)
         if previous is not None:
             parts.store.get_manifest(previous, ReleaseManifest)

@@ -8,7 +8,6 @@ person was erased whose rows it learned from, is not archived, and not brought b
 import io
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -20,7 +19,7 @@ from pydantic import JsonValue, ValidationError
 from data_contracts.archives import TenantArchive
 from data_contracts.chain import AuditRecord, revoked_releases
 from data_contracts.digests import Digest, canonical_json, hex_of, sha256_bytes, tree_digest, tree_files
-from data_contracts.errors import Missing, Refused, Tampered
+from data_contracts.errors import Missing, Refused, Shredded, Tampered
 from data_contracts.manifests import ModelManifest, ReleaseManifest
 from data_contracts.store import ArtifactStore
 from data_contracts.verdicts import EvalResult, GateVerdict
@@ -60,31 +59,33 @@ def archive(parts: Parts, tenant: str, file: AbstractContextManager[BinaryIO]) -
             for digest in found.documents:
                 _add(tar, f"documents/{hex_of(digest)}", parts.store.get_bytes(digest))
             for digest, files in found.trees.items():
-                folder = parts.store.tree(digest)
-                for name in files:
-                    with (folder / name).open("rb") as source:
-                        tar.addfile(_member(f"trees/{hex_of(digest)}/{name}", (folder / name).stat().st_size), source)
+                with parts.store.opened(digest) as folder:
+                    for name in files:
+                        member = _member(f"trees/{hex_of(digest)}/{name}", (folder / name).stat().st_size)
+                        with (folder / name).open("rb") as source:
+                            tar.addfile(member, source)
         parts.log.append("tenant.archived", ALL, body, actor="cli")
     return found
 
 
 def restore(parts: Parts, file: AbstractContextManager[BinaryIO]) -> Restored:
-    """Put what an archive holds back into the store, each under its own digest; what is there and whole stays.
+    """Put what an archive holds back into the store, each under its own digest, weights sealed for the tenant, who gets
+    a new key where it was shredded; what is there and whole stays.
 
     Raises `Refused` for an archive that this installation's audit log does not name, `Tampered` for one that does not
     hold what it says.
     """
     records = parts.log.records()
-    with tempfile.TemporaryDirectory(dir=parts.home, prefix="restore-") as temporary:
-        folder = Path(temporary)
+    with parts.store.scratch() as folder:
         with file as source:
             found = _unpack(source, folder, records)
+        parts.tenant_keys.renew(found.tenant)
         gone = revoked_releases(records).keys()
         kept = tuple(sorted(found.releases.keys() - gone))
         for document in found.documents:
             _put_document(parts.store, document, (folder / "documents" / hex_of(document)).read_bytes())
         for tree in sorted(_trees(found, kept)):
-            _put_tree(parts.store, tree, folder / "trees" / hex_of(tree))
+            _put_tree(parts.store, tree, folder / "trees" / hex_of(tree), found.tenant)
     body: dict[str, JsonValue] = {"tenant": found.tenant, "archive": found.digest, "releases": list(kept)}
     parts.log.append("tenant.restored", ALL, body, actor="cli")
     return Restored(found, kept, tuple(sorted(found.releases.keys() & gone)))
@@ -114,7 +115,7 @@ def _describe(parts: Parts, tenant: str, records: Sequence[AuditRecord]) -> Tena
         releases=releases,
         left_out=tuple(left_out),
         documents=tuple(sorted(documents)),
-        trees={tree: tree_files(store.tree(tree)) for tree in trees},
+        trees={tree: store.get_json(tree) for tree in trees},
         log_head=parts.log.signed_head(),
     )
 
@@ -215,15 +216,17 @@ def _put_document(store: ArtifactStore, digest: Digest, data: bytes) -> None:
         store.put_bytes(data)
 
 
-def _put_tree(store: ArtifactStore, digest: Digest, folder: Path) -> None:
+def _put_tree(store: ArtifactStore, digest: Digest, folder: Path, tenant: str) -> None:
     if tree_digest(tree_files(folder)) != digest:
         raise Tampered(f"tree {digest} of the archive has other files than its name says")
     try:
-        store.tree(digest)
-    except (Missing, Tampered):
+        with store.opened(digest):
+            return
+    except (Missing, Tampered, Shredded):
         store.delete(digest)
-        store.put_tree(folder)
-        store.tree(digest)
+        store.put_tree(folder, tenant)
+    with store.opened(digest):
+        pass
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

@@ -149,6 +149,8 @@ def _copy(
 def _walk_training(walk: Walk, parts: Parts, model: ModelManifest) -> None:
     recipe = walk.step("recipe", lambda: (parts.store.get_manifest(model.recipe, Recipe), model.recipe))
     steps = walk.step("checkpoints", lambda: _checkpoints(parts, model))
+    if steps is not None:
+        walk.step("checkpoint weights", lambda: _weights(parts, steps))
     if recipe is None or steps is None:
         return
     sets = walk.step("data manifests", lambda: _datasets(parts, model, steps))
@@ -165,10 +167,16 @@ def _checkpoints(parts: Parts, model: ModelManifest) -> tuple[list[CheckpointMan
         if step.teacher is not None:
             parts.store.get_manifest(step.teacher, BaseManifest)
         parts.store.get_json(step.environment)
-        parts.store.tree(step.weights)
     if steps[0].weights != model.weights:
         raise Refused(f"the model's weights {model.weights} are not those of its checkpoint {model.checkpoint}")
     return steps, " from ".join(f"{step.stage} {step.digest}" for step in steps)
+
+
+def _weights(parts: Parts, steps: list[CheckpointManifest]) -> tuple[None, str]:
+    for weights in dict.fromkeys(step.weights for step in steps):
+        with parts.store.opened(weights):
+            pass
+    return None, f"every byte of {len(steps)} checkpoints"
 
 
 def _datasets(

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from data_contracts.errors import AssayError
+from data_contracts.errors import AssayError, Shredded
 from data_contracts.frozen import Frozen
 
 T = TypeVar("T")
 
 
 class Link(Frozen):
-    """One link of the chain. ``erased``: rows were deleted on purpose, their names and roots are intact."""
+    """One link of the chain. ``erased``: rows were deleted on purpose, their names and roots are intact. ``shredded``:
+    so was the key of weights, and their digests are intact."""
 
     name: str
-    status: Literal["ok", "erased", "broken"]
+    status: Literal["ok", "erased", "shredded", "broken"]
     detail: str
 
 
@@ -22,9 +23,12 @@ class Walk:
         self.links: list[Link] = []
 
     def step(self, name: str, check: Callable[[], tuple[T, str]]) -> T | None:
-        """Add the link that ``check`` finds whole; anything it raises breaks the link and gives ``None``."""
+        """Add the link that ``check`` finds whole; where it raises, ``None``, and the link is broken, or shredded."""
         try:
             value, detail = check()
+        except Shredded as error:
+            self.links.append(Link(name=name, status="shredded", detail=str(error)))
+            return None
         except (AssayError, ValueError, KeyError, TypeError, OSError) as error:
             text = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
             self.links.append(Link(name=name, status="broken", detail=text))

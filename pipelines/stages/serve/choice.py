@@ -10,7 +10,7 @@ from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.answer import Target, target
 from pipelines.stages.serve.cohort import cohort, is_challenged
-from pipelines.stages.serve.errors import Denied, shown
+from pipelines.stages.serve.errors import Denied, shown, shredded
 from pipelines.stages.serve.routes import Route
 from pipelines.stages.serve.sunset import ended, notice
 from pipelines.stages.serve.view import RouteView
@@ -32,7 +32,8 @@ class Choice:
         self.parts, self.view, self.secret, self.now = parts, view, secret, now
 
     def product(self, name: str, tenant: str | None) -> tuple[Product, Route]:
-        """A product of the tenant's; ``None`` is the operator, whose all are. Raises `Denied`."""
+        """A product of the tenant's; ``None`` is the operator, whose all are. Raises `Denied`, also for
+        a tenant that was shredded: nobody answers in the place of what it had."""
         none = Denied(404, "model_not_found", f"there is no product {name[:64]!r} for this key")
         try:
             product, route = self.view.route(name)
@@ -40,6 +41,8 @@ class Choice:
             raise none from None
         if tenant is not None and product.tenant != tenant:
             raise none
+        if self.view.is_shredded(product.tenant, route.champion):
+            raise shredded(name)
         return product, route
 
     def first(
@@ -64,6 +67,8 @@ class Choice:
             return None  # below the base is nobody
         reasons = [goal.reason, f"release {goal.release} could not answer ({shown(why)})"]
         _, route = self.view.route(product.name)  # of now: the one that failed may have been revoked meanwhile
+        if self.view.is_shredded(product.tenant, route.champion):
+            return None
         if route.champion not in failed:
             try:
                 found, notices = self._champion(product, route, goal.cohort)

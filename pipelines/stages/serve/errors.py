@@ -9,7 +9,7 @@ import httpx
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from data_contracts.errors import AssayError, BadInput, Missing, Tampered, Unavailable
+from data_contracts.errors import AssayError, BadInput, Missing, Shredded, Tampered, Unavailable
 from pipelines.stages.serve.answer import Target
 from pipelines.stages.serve.schema import ErrorKind
 
@@ -40,10 +40,17 @@ def over_limit(limit: str, code: str, why: str, seconds: int = 0) -> Denied:
     return Denied(429, code, f"over the limit {limit}: {why}; ask again in {headers['retry-after']} s", headers)
 
 
+def shredded(product: str) -> Denied:
+    why = f"the model of {product} was shredded with its tenant, and nobody answers in its place"
+    return Denied(410, "tenant_shredded", why)
+
+
 def failure(error: Exception) -> Denied:
     """An error as a client may see it; paths and digests of a damaged store stay in the log."""
     if isinstance(error, Denied):
         return error
+    if isinstance(error, Shredded):  # while the request was under way
+        return shredded("this product")
     if isinstance(error, BadInput):
         return Denied(400, "invalid_request", str(error))
     if isinstance(error, HTTPException):  # the framework's own: no such path, another method

@@ -16,7 +16,7 @@ _STATUSES = {
     403: "this is for the operator's key",
     404: "no such product for this key",
     409: "not the challenger of this product now",
-    410: "the sunset of the live release has come",
+    410: "the sunset of the live release has come, or its tenant was shredded",
     413: "the body is too large",
     422: "an answer that is held to JSON did not end within max_tokens",
     429: "over a limit of the tenant's or the gateway's: x-assay-limit names it, Retry-After says when to ask again",

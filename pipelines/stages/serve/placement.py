@@ -22,7 +22,7 @@ def place(
     parts: Parts, products: Sequence[Product], truth: RouteTable, course: Course, done: list[str]
 ) -> list[Exception]:
     """Pinned champions push others out. Then, into free slots alone, the other champions, the releases to roll back to,
-    and shadows: else this would undo what requests have loaded. Registered releases only.
+    and shadows: else this would undo what requests have loaded. Registered releases only, and none that was shredded.
 
     Returns what kept a champion from being pinned or loaded."""
     pinned = {product.name for product in products if product.serving.placement == "pinned"}
@@ -37,8 +37,10 @@ def place(
 
     for release in dict.fromkeys(filter(None, wanted)):
         try:
-            if release not in course.standings:
+            if (standing := course.standings.get(release)) is None:
                 raise Refused(f"{release} is no registered release: only registry pointers are served")
+            if standing.shredded:
+                continue
             found[release] = parts.store.get_manifest(release, ReleaseManifest)
         except AssayError as error:
             failed(release, error)

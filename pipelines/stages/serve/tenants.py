@@ -22,6 +22,18 @@ def create_key(home: Path, tenant: str) -> str:
     return key
 
 
+def void_keys(home: Path, tenant: str) -> int:
+    """Take away all API keys of a tenant; how many there were. A gateway that runs knows at its next request."""
+    path = _tenants_file(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        known = _tenants(home)
+        kept = {key: each for key, each in known.items() if each != tenant}
+        if kept != known:
+            _write_private(path, json.dumps(kept, indent=1, sort_keys=True))
+    return len(known) - len(kept)
+
+
 def operator_key(home: Path) -> str:
     """The key of this installation's own programs: it may ask for a challenger. Made when there is none."""
     path = home / "keys" / "operator_key"

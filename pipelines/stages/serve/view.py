@@ -5,7 +5,7 @@ counts only with an approval in the log.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from data_contracts.digests import Digest
@@ -34,6 +34,7 @@ class RouteView:
         self.products: dict[str, Product] = {}
         self._routes: dict[str, Route] = {}
         self._standings: Mapping[Digest, Standing] = {}
+        self._shredded: Collection[str] = ()
         self._stamp: object = None
 
     def route(self, product: str) -> tuple[Product, Route]:
@@ -49,6 +50,11 @@ class RouteView:
         if release is not None and release not in self._standings:
             raise Refused(f"{release} is no registered release: it is not served until an operator has looked")
         return None if release is None else self._standings[release]
+
+    def is_shredded(self, tenant: str, release: Digest | None) -> bool:
+        """Whether the key of this tenant, or of this release's, was destroyed as of the last look."""
+        standing = self._standings.get(release) if release else None
+        return tenant in self._shredded or (standing is not None and standing.shredded)
 
     def of_tenant(self, tenant: str | None) -> list[Product]:
         """A tenant's products; all of them for ``None``, the operator."""
@@ -97,5 +103,7 @@ class RouteView:
             if written and written.challenger and may_challenge(records, route.product, written.challenger):
                 route = route.challenged_as(written)
             routes[route.product] = route
-        self._standings = follow(records).standings  # before the routes, which name only releases that stand somewhere
+        course = follow(records)
+        self._standings = course.standings  # before the routes, which name only releases that stand somewhere
+        self._shredded = course.shredded
         self.products, self._routes, self._stamp = products, routes, stamp

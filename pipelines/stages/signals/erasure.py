@@ -100,7 +100,7 @@ def _delete_content(parts: Parts, concerned: Family) -> None:
     """After the key: a step that is at work sees under the lock that it may not write these rows any more."""
     with parts.locks.hold(ROWS_LOCK):
         parts.datasets.erase(concerned.subjects)
-    forget_runs(parts.home / "training", parts.checkpoints, concerned.rows)
+    forget_runs(lambda: runs_with(parts.home / "training", parts.checkpoints, concerned.rows))
     forget_copies(parts)
 
 

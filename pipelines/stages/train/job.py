@@ -104,3 +104,4 @@ class RunFiles:
         self.checkpoints = run_dir / "checkpoints"
         self.sweep = run_dir / "sweep"
         self.weights = run_dir / "weights"
+        self.parent = run_dir / "parent"

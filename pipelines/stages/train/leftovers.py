@@ -4,8 +4,9 @@ and how erasure takes it away."""
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from data_contracts.errors import Unavailable
 from pipelines.stages.train.checkpoints import StoreLost
 from pipelines.stages.train.job import RunFiles
 
+Job = dict[str, Any]
 _TRIES = 50
 _CLAIM = "job.json"
 """Says in the store whose the checkpoints beside it are: the job file, which names its rows."""
@@ -24,16 +26,19 @@ _CLAIM = "job.json"
 def runs_with(training: Path, store: str, rows: Collection[Digest]) -> list[str]:
     """Run directories below ``training``, and folders below the URL ``store``, of runs that learn from one of these
     rows, or that hold something and do not say of what. Raises `StoreLost`."""
-    found = [str(run) for run in sorted(training.glob("*")) if _learns_from(RunFiles(run), rows)]
-    with _reaching(store):
-        return found + [run for run, names in _claims(store) if names is None or not names.isdisjoint(rows)]
+    return [run for run, job in _runs(training, store) if job is None or not _names(job).isdisjoint(rows)]
 
 
-def forget_runs(training: Path, store: str, rows: Collection[Digest]) -> None:
-    """Delete those runs. One that is under way ends with an error at its next step. Raises `Unavailable` when one keeps
-    writing."""
+def runs_of(training: Path, store: str, products: Collection[str]) -> list[str]:
+    """The same of runs of these products, as they say themselves."""
+    return [run for run, job in _runs(training, store) if job is not None and job.get("product") in products]
+
+
+def forget_runs(find: Callable[[], list[str]]) -> None:
+    """Delete the runs that are found. One that is under way ends with an error at its next step. Raises `Unavailable`
+    when one keeps writing."""
     for _ in range(_TRIES):
-        found = runs_with(training, store, rows)
+        found = find()
         if not found:
             return
         for run in found:
@@ -79,32 +84,39 @@ def forget_store(store: str) -> None:
             fs.rm(root, recursive=True)
 
 
-def _learns_from(files: RunFiles, rows: Collection[Digest]) -> bool:
-    try:
-        named = _names(files.job.read_bytes())
-    except (OSError, ValueError, KeyError):
-        return files.rows.exists()
-    return not named.isdisjoint(rows)
+def _runs(training: Path, store: str) -> Iterator[tuple[str, Job | None]]:
+    """Each run that keeps something, on disk and in the store, with its job; nothing where that cannot be read."""
+    for run in sorted(training.glob("*")):
+        files = RunFiles(run)
+        job = _job(files.job.read_bytes) if files.job.exists() else None
+        if job is not None or files.rows.exists():
+            yield str(run), job
+    with _reaching(store):
+        yield from _claims(store)
 
 
-def _claims(store: str) -> Iterator[tuple[str, set[Digest] | None]]:
-    """Each run's folder in the store with the names of its rows; nothing for names that cannot be read."""
+def _claims(store: str) -> Iterator[tuple[str, Job | None]]:
     if not store:
         return
     fs, root = fsspec.url_to_fs(store)
     fs.invalidate_cache()
     for folder in sorted(fs.ls(root, detail=False)) if fs.exists(root) else ():
-        names: set[Digest] | None = None
-        try:
-            names = _names(fs.cat_file(f"{folder}/{_CLAIM}"))
-        except (FileNotFoundError, ValueError, KeyError):
-            if not fs.find(folder):
-                continue
-        yield f"{store.rstrip('/')}/{Path(folder).name}", names
+        job = _job(partial(fs.cat_file, f"{folder}/{_CLAIM}"))
+        if job is not None or fs.find(folder):
+            yield f"{store.rstrip('/')}/{Path(folder).name}", job
 
 
-def _names(job: Any) -> set[Digest]:
-    return {name for split in json.loads(job)["row_names"].values() for name in split}
+def _job(read: Callable[[], bytes]) -> Job | None:
+    try:
+        job: Job = json.loads(read())
+        _names(job)
+        return job
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _names(job: Job) -> set[Digest]:
+    return {name for split in job["row_names"].values() for name in split}
 
 
 @contextmanager

@@ -131,7 +131,8 @@ def _compared(parts: Parts, checkpoint: CheckpointManifest, job: TrainJob) -> Re
     told = {"stage": checkpoint.stage, "checkpoint": checkpoint.digest, "kept": checkpoint.weights, "made": made}
     if made == checkpoint.weights:
         return Rebuilt.model_validate(told | {"outcome": "equal"})
-    parted = farthest(parts.store.tree(checkpoint.weights), files.weights)
+    with parts.store.opened(checkpoint.weights) as kept_weights:
+        parted = farthest(kept_weights, files.weights)
     kept = {point["step"]: point.get("loss") for point in parts.store.get_json(checkpoint.curve)}
     steps = [each.step for each in result.curve if each.step not in kept or kept[each.step] != each.loss]
     then, now = parts.store.get_json(checkpoint.environment), result.environment

@@ -192,7 +192,7 @@ def _trained(
         train_rows=RunFiles(run_dir).rows / "train.jsonl",
         validation_rows=RunFiles(run_dir).rows / "validation.jsonl",
         row_names={},
-        parent=None if parent is None else parts.store.tree(parent.weights),
+        parent=None if parent is None else RunFiles(run_dir).parent,
         teacher=None if teacher is None else parts.store.tree(teacher.tree),
         run_dir=run_dir,
         store=store_of(parts.checkpoints, run_dir),
@@ -200,9 +200,10 @@ def _trained(
     )
 
     def work() -> CheckpointManifest:
+        parts.tenant_keys.recipient(product.tenant)  # refuses a shredded tenant before anything is trained
         started = time.monotonic()
         try:
-            result = _launched(parts, job, key, data, launcher)
+            result = _launched(parts, job, key, data, parent, launcher)
         except BaseException as failure:
             gone = _forget_erased(parts, data, job)
             if gone and isinstance(failure, Exception):
@@ -221,7 +222,7 @@ def _trained(
             parent=None if parent is None else parent.digest,
             teacher=None if teacher is None else teacher.digest,
             step=result.step,
-            weights=parts.store.put_tree(RunFiles(run_dir).weights),
+            weights=parts.store.put_tree(RunFiles(run_dir).weights, product.tenant),
             metrics=result.metrics,
             curve=parts.store.put_json([point.payload() for point in result.curve]),
             environment=parts.store.put_json(dict(result.environment)),
@@ -238,7 +239,7 @@ def _trained(
 
     with parts.locks.hold(run_record.lock_of(key)):
         made = remembered(
-            parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.has(manifest.weights)
+            parts.store, key, CheckpointManifest, work, whole=lambda manifest: parts.store.readable(manifest.weights)
         )
         _clean(RunFiles(run_dir))
         forget_store(job.store)
@@ -246,11 +247,20 @@ def _trained(
 
 
 def _launched(
-    parts: Parts, job: TrainJob, key: Digest, data: DatasetManifest, launcher: TrainerLauncher
+    parts: Parts,
+    job: TrainJob,
+    key: Digest,
+    data: DatasetManifest,
+    parent: CheckpointManifest | None,
+    launcher: TrainerLauncher,
 ) -> TrainResult:
     """Run the trainer to its end."""
     files = RunFiles(job.run_dir)
-    with rows_at_hand(parts, job, data), run_record.recorded(parts, job, key, data.digest):
+    with (
+        rows_at_hand(parts, job, data),
+        _parent_at_hand(parts, job, parent),
+        run_record.recorded(parts, job, key, data.digest),
+    ):
         launcher.launch(files.job, job.run_dir)
     if not files.result.is_file():
         raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
@@ -272,6 +282,25 @@ def rows_at_hand(parts: Parts, job: TrainJob, data: DatasetManifest) -> Iterator
         yield
     finally:
         shutil.rmtree(files.rows, ignore_errors=True)
+
+
+@contextmanager
+def _parent_at_hand(parts: Parts, job: TrainJob, parent: CheckpointManifest | None) -> Iterator[None]:
+    """The SFT weights, plain, in the run directory while the trainer works: it may do so on another machine, and go on
+    there after who waits was killed."""
+    if job.parent is None or parent is None:
+        yield
+        return
+    try:
+        if not job.parent.exists():
+            part = job.parent.with_name("parent.part")
+            shutil.rmtree(part, ignore_errors=True)
+            with parts.store.opened(parent.weights) as folder:
+                shutil.copytree(folder, part)
+            part.rename(job.parent)
+        yield
+    finally:
+        shutil.rmtree(job.parent, ignore_errors=True)
 
 
 def probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:
@@ -297,7 +326,7 @@ def _forget_erased(parts: Parts, data: DatasetManifest, job: TrainJob) -> str:
 
 def _clean(files: RunFiles) -> None:
     """After the weights are in the store, only the metrics stay."""
-    for folder in (files.work, files.checkpoints, files.sweep, files.weights):
+    for folder in (files.work, files.checkpoints, files.sweep, files.weights, files.parent):
         shutil.rmtree(folder, ignore_errors=True)
     for path in (files.result, files.failed, files.ended, files.environment, files.log, files.job):
         path.unlink(missing_ok=True)
