@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from data_contracts.errors import BadInput
 from pipelines.terminal import console
 from pipelines.wiring import Line
 
-app = typer.Typer(no_args_is_help=True, help="Archives of tenants.")
+app = typer.Typer(no_args_is_help=True, help="Archives of tenants, and the end of their weights.")
 
 
 @app.command("archive")
@@ -40,7 +41,7 @@ def restore_tenant(
     key: Annotated[Path, typer.Option(help="SSH private key file, without a passphrase, of one of its readers.")],
 ) -> None:
     """Put an archive of this installation back into the store, every byte checked. What is there and whole stays, and
-    what was revoked since stays away.
+    what was revoked since stays away. A tenant that was shredded gets a new key, and its products answer again.
 
     Example: assay tenant restore acme.age --key ~/.ssh/id_ed25519
     """
@@ -53,3 +54,27 @@ def restore_tenant(
         console.print(f"  {release}")
     for release in found.revoked:
         console.print(f"  {release}  revoked since: its weights were left out")
+
+
+@app.command("shred")
+def shred_tenant(
+    tenant: Annotated[str, typer.Argument(help="The tenant, as its products name it.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="It cannot be undone here: only an archive brings it back.")
+    ] = False,
+) -> None:
+    """Destroy the key of a tenant, so that nobody can read its weights any more, wherever copies of them lie sealed.
+    Its API keys are void, and its products answer 410. After a crash, do the same again.
+
+    Example: assay tenant shred acme --yes
+    """
+    from pipelines.stages.release.tenant_shred import shred
+
+    if not yes:
+        raise BadInput(f"the weights of tenant {tenant} will be lost but for archives: say so with --yes")
+    line = Line()
+    found = shred(line, line.products(), tenant)
+    console.print(
+        f"shredded: tenant {tenant}, key {found.key}  audit record {found.record}\n{len(found.releases)} releases, "
+        f"{found.api_keys} API keys, {len(found.runs)} unfinished training runs"
+    )

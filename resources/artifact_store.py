@@ -112,10 +112,10 @@ class FsspecArtifactStore:
     def tree(self, digest: Digest) -> Path:
         listed: dict[str, Digest] = self.get_json(digest)
         folder = Path(self.root) / "trees" / hex_of(digest) if self.local else self.cache / hex_of(digest)
-        if not self.local and not folder.exists():
-            self._download(digest, listed, folder)
         if not folder.exists():
-            raise Missing(f"the files of {digest} are not in the store {self.root}, or only sealed for a tenant")
+            if self.local or not self._is_plain(digest):
+                raise Missing(f"the files of {digest} are not in the store {self.root}, or only sealed for a tenant")
+            self._download(digest, listed, folder)
         _check_names(listed, found := tree_files(folder), folder)
         for name in listed:
             if listed[name] != found[name]:

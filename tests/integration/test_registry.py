@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from data_contracts.errors import Missing
 from resources.registry import MlflowRegistry
+from tests.support.line import SmallLine
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning")
 
@@ -33,6 +35,19 @@ def test_a_release_becomes_one_version_with_its_files_however_often_it_is_regist
     assert registry.register("a", SECOND, files, {}) != version
     found = sorted(path.name for path in registry.artifacts.rglob("*") if path.is_file())
     assert found == ["README.md", "README.md", "adapter_config.json", "adapter_config.json"]
+
+
+def test_the_adapter_of_a_release_is_sealed_for_its_tenant(tmp_path):
+    line = SmallLine(tmp_path / "line")
+    home = line.parts.home
+    line.parts.__dict__["registry"] = MlflowRegistry(f"sqlite:///{home / 'mlflow.db'}", home / "artifacts")
+    release = line.release()
+    kept = {path.name: path for path in (home / "artifacts").rglob("*") if path.parent.name == "adapter"}
+    assert sorted(kept) == ["adapter_config.json.age", "adapter_model.safetensors.age"]
+    key = (home / "vault" / "tenants" / f"{release.tenant}.key").read_text().splitlines()[-1]
+    opened = pyrage.decrypt(kept["adapter_model.safetensors.age"].read_bytes(), [pyrage.x25519.Identity.from_str(key)])
+    assert opened == (line.folder / "adapter-0" / "adapter_model.safetensors").read_bytes()
+    assert not [path for path in home.rglob("*") if path.is_file() and opened[-32:] in path.read_bytes()]
 
 
 def test_an_alias_points_to_a_release_and_can_be_taken_away(registry, files):

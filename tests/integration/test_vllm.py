@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_contracts.digests import Digest
+from data_contracts.digests import Digest, hex_of
 from data_contracts.errors import Missing, Refused, Tampered, Unavailable
 from data_contracts.manifests import BaseManifest
 from pipelines.wiring import Line
 from resources.adapters import served_name
 from resources.processes import titled
 from resources.vllm_server import ROOT, VllmServer
-from tests.support.adapters import tiny_adapter
+from tests.support.adapters import tiny_adapter, write_adapter
 from tests.support.dashboards import dashboard, exported, expressions, named
 from tests.support.leaks import asking, leaks
 from tests.support.ports import free_ports
@@ -144,6 +145,31 @@ def test_a_pinned_adapter_stays_while_others_come_and_go_and_too_many_are_refuse
     for weights in adapters[2:6]:
         tiny_vllm.ensure_loaded(weights)
     assert served_name(adapters[0]) not in tiny_vllm.loaded()
+
+
+def test_vllm_reads_a_tenants_adapter_once_and_holds_it_without_its_files(
+    tiny_line: Line, tiny_vllm: VllmServer, tiny_base_manifest: BaseManifest, tmp_path: Path
+) -> None:
+    """While others pass through all the other slots, and after its sealed files went too."""
+    store, ask = tiny_line.store, asking(tiny_vllm.url())
+    base = store.tree(tiny_base_manifest.tree)
+    sealed = [
+        store.put_tree(write_adapter(base, tiny_base_manifest.digest, tmp_path / str(seed), seed), "acme")
+        for seed in range(40, 47)
+    ]
+    first, *others = sealed
+    name = tiny_vllm.ensure_loaded(first)
+    alone = ask(name, "hello")
+    shutil.rmtree(Path(store.root) / "sealed" / hex_of(first))
+    for weights in others:
+        assert ask(tiny_vllm.ensure_loaded(weights), "hello") != alone
+        assert ask(name, "hello") == alone
+        with store.scratch() as mine:
+            assert not list(mine.parent.glob(f"*/{hex_of(weights)}"))
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        ask(served_name(others[0]), "hello")
+    assert tiny_vllm.ensure_loaded(first) == name
+    assert ask(name, "hello") == alone
 
 
 def test_the_server_of_another_installation_is_not_taken_for_ours(

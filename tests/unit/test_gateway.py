@@ -9,7 +9,8 @@ import httpx
 import openai
 import pytest
 
-from data_contracts.digests import sha256_bytes
+from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.errors import Shredded
 from evals.answers import words
 from evals.decoding import as_served
 from evals.suite import CallItem
@@ -78,6 +79,34 @@ def test_the_openai_client_reads_whole_and_streamed_answers(home: Installation) 
     )
     assert [chunk.usage.total_tokens for chunk in counted if chunk.usage] == [10]
     assert [model.id for model in client.models.list()] == ["billing"]
+
+
+@pytest.mark.parametrize("tenant", ["acme", "former"])
+def test_nobody_answers_in_the_place_of_what_was_shredded(home: Installation, tenant: str) -> None:
+    """Also where the product belongs to another tenant by now."""
+    live = home.promote("a")
+    body = {"tenant": tenant, "key": "age1", "releases": [live]}
+    home.parts.log.append("tenant.shredded", "*", body, actor="test")
+    for client in (home.client, home.operator):
+        answer = home.ask(client)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "tenant_shredded")
+    assert home.parts.server.asked == []
+    assert home.ask(home.operator, model="pricing").status_code == 200
+    home.parts.log.append("tenant.restored", "*", body, actor="test")
+    assert home.ask().headers["x-assay-release"] == live
+
+
+def test_a_shred_under_way_is_told_and_the_base_does_not_answer(home: Installation, monkeypatch) -> None:
+    home.promote("a")
+    home.parts.server.names.clear()
+
+    def refuse(weights: Digest) -> str:
+        raise Shredded(f"the key of {weights} was destroyed")
+
+    monkeypatch.setattr(home.parts.server, "ensure_loaded", refuse)
+    answer = home.ask()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "tenant_shredded")
+    assert home.parts.server.asked == []
 
 
 def test_the_next_request_after_a_promotion_or_rollback_gets_the_other_release(home: Installation) -> None:
