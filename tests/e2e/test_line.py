@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from data_contracts.chain import live_releases
+from data_contracts.digests import hex_of
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import GateVerdict
 from tests.support.installation import PRODUCT, REVIEWER, Installation
@@ -99,7 +100,7 @@ def test_a_changed_adapter_is_named_and_refused(installation: Installation) -> N
     assert release is not None
     line = installation.line()
     weights = line.store.get_json(release)["weights"]
-    adapter = line.store.tree(weights) / "adapter_model.safetensors"
+    (adapter,) = (line.home / "store" / "sealed" / hex_of(weights)).rglob("adapter_model.safetensors.age")
     whole = adapter.read_bytes()
     adapter.chmod(0o644)
     adapter.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -1,6 +1,7 @@
 """Weights made again from their manifests, with the real trainer on a tiny model."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -90,9 +91,8 @@ def test_where_the_bytes_differ_it_says_how_far_and_since_when(made: Made, tmp_p
     line, product, model = made
     kept = line.store.get_manifest(model.checkpoint, CheckpointManifest)
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for name in tree_files(line.store.tree(kept.weights)):
-        (elsewhere / name).write_bytes((line.store.tree(kept.weights) / name).read_bytes())
+    with line.store.opened(kept.weights) as folder:
+        shutil.copytree(folder, elsewhere)
     tensors = load_file(elsewhere / "adapter_model.safetensors")
     moved = max(tensors, key=lambda name: float(tensors[name].norm()))
     tensors[moved] = tensors[moved] * 1.01

@@ -210,9 +210,10 @@ def test_weights_that_were_lost_are_trained_anew(tmp_path: Path, line: Line) -> 
     made, _ = steps.sft(line, product, base, splits, InProcessOfItsOwn())
     listing = Path(line.store.root) / "blobs" / made.weights[7:9] / made.weights[7:]
     listing.unlink()
-    shutil.rmtree(Path(line.store.root) / "trees" / made.weights[7:])
+    shutil.rmtree(Path(line.store.root) / "sealed" / made.weights[7:])
     assert steps.sft(line, product, base, splits, InProcessOfItsOwn()) == (made, False)
-    assert tree_digest(tree_files(line.store.tree(made.weights))) == made.weights
+    with line.store.opened(made.weights) as folder:
+        assert tree_digest(tree_files(folder)) == made.weights
 
 
 def test_a_recipe_without_preferences_refuses_that_step(tmp_path: Path, line: Line) -> None:

@@ -41,12 +41,12 @@ class ExportLine:
         tree = store.put_tree(make_tiny_base(folder / "tiny", merges=MERGES))
         line.base = BaseManifest(name="tiny", source="folder", licence="CC0-1.0", tree=tree, parameters=200_000)
         store.put_manifest(line.base)
-        adapter = write_adapter(store.tree(tree), line.base.digest, folder / "adapter", seed=3, scale=4.0)
-        asked = LocalModel(store.tree(tree), adapter)
+        self.adapter = write_adapter(store.tree(tree), line.base.digest, folder / "adapter", seed=3, scale=4.0)
+        asked = LocalModel(store.tree(tree), self.adapter)
         template = line.product.file("template", line.product.template).read_text()
         self._write_suite(folder, asked, template)
         (suite,) = load_suites(line.product)
-        model = line.candidate(adapter=adapter)
+        model = line.candidate(adapter=self.adapter)
         way = Way(template_text(store, line.product, model.template), as_served(line.product))
         who = Respondent(model.weights, line.base.digest, LocalModel.lock(), lambda: asked)
         reached, _ = evaluate(line.parts, suite, who, way, lambda done, total: None, NAME)
@@ -59,8 +59,8 @@ class ExportLine:
     def source(self) -> Source:
         store = self.line.parts.store
         template = store.get_bytes(self.release.template).decode()
-        folders = store.tree(self.line.base.tree), store.tree(self.release.weights)
-        return Source(*folders, False, template, NAME, self.release.digest)
+        base = store.tree(self.line.base.tree)
+        return Source(base, self.adapter, False, template, NAME, self.release.digest)
 
     def _write_suite(self, folder: Path, asked: LocalModel, template: str) -> None:
         """Of many questions those on whose first token the model is surest, so that rounding does not change it."""
