@@ -79,15 +79,16 @@ def restore(parts: Parts, file: AbstractContextManager[BinaryIO]) -> Restored:
     with parts.store.scratch() as folder:
         with file as source:
             found = _unpack(source, folder, records)
-        parts.tenant_keys.renew(found.tenant)
         gone = revoked_releases(records).keys()
         kept = tuple(sorted(found.releases.keys() - gone))
-        for document in found.documents:
-            _put_document(parts.store, document, (folder / "documents" / hex_of(document)).read_bytes())
-        for tree in sorted(_trees(found, kept)):
-            _put_tree(parts.store, tree, folder / "trees" / hex_of(tree), found.tenant)
-    body: dict[str, JsonValue] = {"tenant": found.tenant, "archive": found.digest, "releases": list(kept)}
-    parts.log.append("tenant.restored", ALL, body, actor="cli")
+        with parts.locks.hold(f"tenant-{found.tenant}"):  # a shred holds it too
+            parts.tenant_keys.renew(found.tenant)
+            for document in found.documents:
+                _put_document(parts.store, document, (folder / "documents" / hex_of(document)).read_bytes())
+            for tree in sorted(_trees(found, kept)):
+                _put_tree(parts.store, tree, folder / "trees" / hex_of(tree), found.tenant)
+            body: dict[str, JsonValue] = {"tenant": found.tenant, "archive": found.digest, "releases": list(kept)}
+            parts.log.append("tenant.restored", ALL, body, actor="cli")
     return Restored(found, kept, tuple(sorted(found.releases.keys() & gone)))
 
 
