@@ -7,7 +7,7 @@ from assets.outcome import materialized, table
 from pipelines.stages.signals.drift import DriftReport, measure, record
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import RetrainDecision, decide_and_record
-from pipelines.stages.signals.traces import Traffic, traffic
+from pipelines.stages.signals.traces import Traffic, late, traffic
 from pipelines.wiring import Line
 
 signals_asset = asset_in("signals", "pipelines/stages/signals")
@@ -17,8 +17,13 @@ FROM_SIGNALS = dg.AssetIn(key_prefix="signals")
 @signals_asset(kinds={"sqlite"}, deps=[dg.AssetKey(["release", "champion"])])
 def traces(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[Traffic]:
     """Histograms of what the gateway answered for the live release: its first window and the newest ones."""
-    found = traffic(line, line.product(context.partition_key), load_policy())
-    return materialized((found, False), {"windows": len(found.current), "release": found.release or "none: the base"})
+    product, policy = line.product(context.partition_key), load_policy()
+    found = traffic(line, product, policy)
+    came_late = late(line, product, found.release, policy) if found.release else 0
+    return materialized(
+        (found, False),
+        {"windows": len(found.current), "release": found.release or "none: the base", "late": came_late},
+    )
 
 
 @signals_asset(ins={"traces": FROM_SIGNALS}, kinds={"python"})

@@ -1,6 +1,7 @@
 """What the gateway keeps of an answer: who asked what product, which release answered, how it went. No text."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
@@ -36,6 +37,40 @@ class Trace(Frozen):
     tool: str | None = None
     cohort: str | None = None
     refused: bool | None = None
+
+
+class Position(NamedTuple):
+    """A trace's place among those of its release: by the time at which the answer ended, then by id."""
+
+    time: datetime
+    trace_id: str
+
+
+class SealedWindow(Frozen):
+    """Histograms of ``answers`` answers of a release in a row: feature -> category -> count. It ends with the answer
+    ``last`` at ``time``. The first of a release has the number 0. Once kept it stays as it is."""
+
+    number: int
+    time: datetime
+    last: str
+    answers: int
+    counts: dict[str, dict[str, int]]
+
+    @property
+    def end(self) -> Position:
+        return Position(self.time, self.last)
+
+
+class TraceCounts(NamedTuple):
+    """What became of the traces that this process took: ``waiting`` in the spool, ``stored``, in the store already when
+    they were delivered (``duplicate``), cut short by a crash (``torn``), or ``lost``, since the spool could not be
+    written."""
+
+    waiting: int
+    stored: int
+    duplicate: int
+    torn: int
+    lost: int
 
 
 class Usage(Frozen):

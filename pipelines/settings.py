@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     ledger: str = ""
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger and of the records of training runs; SQLite files in
     ``home`` when empty."""
+    traces: str = ""
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the traces; a SQLite file in ``home`` when empty."""
+    traces_days: int = Field(default=400, ge=32)
+    """How long traces are kept at least (`docs/serving.md`); what is still needed stays longer."""
     hour_cost: float | None = Field(default=None, ge=0)
     """What an hour of the machine that trains costs, in your currency: records of runs and plans then name a cost."""
     engine: str = "local"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resources.run_store import SqlRuns
     from resources.supervisor import Supervisor
     from resources.toxicity import ProfanityCheck
-    from resources.traces import SqliteTraceStore
+    from resources.traces import SqlTraces
     from resources.tree_signer import ModelSigner
     from resources.vllm_server import VllmServer
 
@@ -219,10 +219,10 @@ class Line:
         return SqliteAnswers(self.home / "answers.sqlite")
 
     @cached_property
-    def traces(self) -> "SqliteTraceStore":
-        from resources.traces import SqliteTraceStore
+    def traces(self) -> "SqlTraces":
+        from resources.traces import open_traces
 
-        return SqliteTraceStore(self.home / "traces.sqlite")
+        return open_traces(self.settings.traces, self.home / "traces.sqlite", self.home / "spool")
 
     @cached_property
     def supervisor(self) -> "Supervisor":

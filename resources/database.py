@@ -19,6 +19,7 @@ Value = str | bytes | int | None
 _BATCH = 50_000
 _SCHEMA_LOCK = 7_210_117_021
 """Number of the advisory lock under which tables are made: PostgreSQL does not wait where several make one at once."""
+_PATIENCE_S = 600
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -83,29 +84,33 @@ class _SqliteSession:
 
 class PostgresDatabase:
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME``; ``?host=/folder`` names a socket's folder, ``?sslmode=require``
-    asks for TLS. Raises `BadInput` for another url, `Unavailable` when the server cannot be reached."""
+    asks for TLS. ``setting`` is where the url was set, for messages. Raises `BadInput` for another url. It connects,
+    and makes the tables, when it is first asked; a session raises `Unavailable` when the server cannot be reached or
+    says nothing for ``seconds``."""
 
-    def __init__(self, url: str, tables: str) -> None:
-        self._how, self._where = _connection(url)
+    def __init__(self, url: str, tables: str, setting: str, seconds: float = _PATIENCE_S) -> None:
+        self._how, self._where = _connection(url, setting)
+        self._how["timeout"] = seconds
+        self._tables, self._setting = tables, setting
         self._lock = threading.Lock()
         self._open: Any = None
         self._process = 0
-        with self.session() as session:
-            session.query("select pg_advisory_xact_lock(?)", (_SCHEMA_LOCK,))
-            for statement in filter(str.strip, tables.split(";")):
-                session.query(statement)
 
     @contextmanager
     def session(self) -> Iterator["_PostgresSession"]:
         """On a connection that is kept, since a new one costs more than a question; one session at a time."""
+        from pg8000 import dbapi
+
         with self._lock:
             connection = self._connected()
             try:
                 yield _PostgresSession(connection)
                 connection.commit()
-            except BaseException:
+            except BaseException as error:
                 _close(connection)  # in whatever state it is: the next session gets another
                 self._open = None
+                if isinstance(error, dbapi.InterfaceError | TimeoutError):
+                    raise self._unavailable(error) from error
                 raise
 
     def _connected(self) -> Any:
@@ -118,12 +123,26 @@ class PostgresDatabase:
                 return self._open
             except (dbapi.Error, OSError):
                 _close(self._open)  # the server was restarted, or it hung up
+        self._open = None
         try:
-            self._open, self._process = dbapi.connect(**self._how), os.getpid()
-        except (dbapi.InterfaceError, dbapi.DatabaseError) as error:
-            raise Unavailable(f"PostgreSQL at {self._where} cannot be used: {error}; see ASSAY_LEDGER") from error
+            connection = dbapi.connect(**self._how)
+            _make(connection, self._tables)
+        except (dbapi.InterfaceError, dbapi.DatabaseError, OSError) as error:
+            raise self._unavailable(error) from error
+        self._open, self._process = connection, os.getpid()
         weakref.finalize(self, _close, self._open)
         return self._open
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        return Unavailable(f"PostgreSQL at {self._where} cannot be used: {error}; see {self._setting}")
+
+
+def _make(connection: Any, tables: str) -> None:
+    session = _PostgresSession(connection)
+    session.query("select pg_advisory_xact_lock(?)", (_SCHEMA_LOCK,))
+    for statement in filter(str.strip, tables.split(";")):
+        session.query(statement)
+    connection.commit()
 
 
 def _close(connection: Any) -> None:
@@ -162,13 +181,13 @@ def _copied(value: Value) -> str:
     return "\\N" if value is None else str(value).translate(_ESCAPES)
 
 
-def _connection(url: str) -> tuple[dict[str, Any], str]:
+def _connection(url: str, setting: str) -> tuple[dict[str, Any], str]:
     """What pg8000 needs, and how the place is called in a message, without the password."""
     parts = urlsplit(url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     socket, tls = options.pop("host", ""), options.pop("sslmode", "disable") != "disable"
     if parts.scheme != "postgresql" or not parts.username or not parts.path.strip("/") or options:
-        raise BadInput("ASSAY_LEDGER is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME[?sslmode=require]")
+        raise BadInput(f"{setting} is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME[?sslmode=require]")
     how: dict[str, Any] = {
         "user": parts.username,
         "password": parts.password,

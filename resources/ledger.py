@@ -144,7 +144,7 @@ class SqlLedger:
 
 def open_ledger(url: str, path: Path) -> SqlLedger:
     """The ledger at a ``postgresql://`` url, or in a SQLite file where there is none."""
-    return SqlLedger(PostgresDatabase(url, _TABLES) if url else SqliteDatabase(path, _TABLES))
+    return SqlLedger(PostgresDatabase(url, _TABLES, "ASSAY_LEDGER") if url else SqliteDatabase(path, _TABLES))
 
 
 def _origin(text: str, derived: bool, until: date | None) -> tuple[int, str, int, str | None]:

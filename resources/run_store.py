@@ -64,4 +64,4 @@ class SqlRuns:
 
 def open_runs(url: str, file: Path) -> SqlRuns:
     """In PostgreSQL when there is a url, else in a SQLite file."""
-    return SqlRuns(PostgresDatabase(url, _TABLES) if url else SqliteDatabase(file, _TABLES))
+    return SqlRuns(PostgresDatabase(url, _TABLES, "ASSAY_LEDGER") if url else SqliteDatabase(file, _TABLES))

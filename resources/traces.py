@@ -1,149 +1,276 @@
-"""Traces in SQLite: metadata of every answer. Writing never delays an answer: a thread writes in batches."""
+"""Traces in SQL, metadata of every answer: counted over real columns, read back whole. They come through a spool."""
 
-import atexit
-import contextlib
-import logging
-import queue
-import sqlite3
 import threading
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+
+from filelock import FileLock
 
 from data_contracts.digests import Digest
 from data_contracts.rollbacks import Saw
-from data_contracts.traces import ShadowTrace, Trace, Usage
-from resources.sqlite import connect, create
+from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
+from resources.database import Database, PostgresDatabase, SqliteDatabase, Value
+from resources.sqlite import connect
+from resources.token_tally import Tokens, TokenTally
+from resources.trace_spool import LIMIT, Spooled, TraceSpool
 
-log = logging.getLogger(__name__)
-
-SCHEMA = """
+_TABLES = """
 create table if not exists traces (
-    trace_id text primary key, time text not null, product text not null, body text not null
+  trace_id text primary key, time bigint not null, tenant text not null, product text not null, release text,
+  status integer not null, prompt_tokens bigint not null, completion_tokens bigint not null, failed text not null,
+  body text not null
 );
-create index if not exists traces_by_product on traces (product, time desc);
-create index if not exists traces_by_tenant on traces (body ->> 'tenant', time);
+create index if not exists traces_product on traces (product, time);
+create index if not exists traces_release on traces (product, release, status, time, trace_id, tenant);
+create index if not exists traces_usage on traces (time, tenant, product, prompt_tokens, completion_tokens);
+create index if not exists traces_failed on traces (product, time) where failed <> '';
 create table if not exists shadows (
-    trace_id text primary key, time text not null, product text not null, body text not null
+  trace_id text primary key, time bigint not null, product text not null, body text not null
 );
-create index if not exists shadows_by_product on shadows (product, time);
+create index if not exists shadows_product on shadows (product, time);
+create table if not exists traffic_windows (
+  release text not null, shape text not null, number bigint not null, body text not null,
+  primary key (release, shape, number)
+)
 """
-KEPT: dict[str, type[Trace] | type[ShadowTrace]] = {"traces": Trace, "shadows": ShadowTrace}
+_PATIENCE_S = 30
+"""Seconds in which PostgreSQL has to say something; no answer waits for it."""
+_AT_ONCE = 5_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = Position(_EPOCH, "")
 
 
-class SqliteTraceStore:
-    """Implements `pipelines.stages.protocols.TraceStore`. `add` returns at once; `flush` waits until all is written."""
+class SqlTraces:
+    """Implements `pipelines.stages.protocols.TraceStore`. ``folder`` is the spool's."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        create(path, SCHEMA)
-        self._waiting: queue.SimpleQueue[Trace | ShadowTrace | threading.Event] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        self._starting = threading.Lock()
+    def __init__(self, database: Database, folder: Path, limit: int = LIMIT) -> None:
+        self.database = database
+        self.spool = TraceSpool(folder, self._take, limit)
+        self._tally = TokenTally(folder / "tokens.json", self._tokens)
+        self._resuming = threading.Lock()
+        self._resumed = False
+
+    def resume(self) -> None:
+        with self._resuming:
+            if not self._resumed:
+                left = ((name, [each.trace for each in kept if each.trace]) for name, kept in self.spool.left())
+                self._tally.load(left)
+                self._resumed = True
+            self.spool.start()
 
     def add(self, trace: Trace) -> None:
-        self._put(trace)
+        self.resume()
+        self.spool.add(Spooled(trace=trace))
 
     def add_shadow(self, shadow: ShadowTrace) -> None:
-        self._put(shadow)
+        self.resume()
+        self.spool.add(Spooled(shadow=shadow))
 
     def flush(self, seconds: float = 30) -> bool:
-        """Whether everything that was added is on disk."""
-        if self._writer is None:
-            return True
-        done = threading.Event()
-        self._waiting.put(done)
-        return done.wait(seconds)
+        return self.spool.flush(seconds)
+
+    def close(self, seconds: float = 2) -> None:
+        self.spool.close(seconds)
+
+    def counts(self) -> TraceCounts:
+        return self.spool.counts()
+
+    def spent_before(self, tenant: str, day: date) -> tuple[int, int]:
+        self.resume()
+        return self._tally.before(tenant, day)
 
     def get(self, trace_id: str) -> Trace | None:
-        with connect(self.path) as connection:
-            row = connection.execute("select body from traces where trace_id = ?", (trace_id,)).fetchone()
-        return None if row is None else Trace.model_validate_json(row[0])
+        found = self._bodies("select body from traces where trace_id = ?", trace_id)
+        return Trace.model_validate_json(found[0]) if found else None
 
     def recent(self, product: str, limit: int) -> list[Trace]:
         """Newest first."""
-        with connect(self.path) as connection:
-            rows = connection.execute(
-                "select body from traces where product = ? order by time desc limit ?", (product, limit)
-            ).fetchall()
-        return [Trace.model_validate_json(row[0]) for row in rows]
+        sql = "select body from traces where product = ? order by time desc limit ?"
+        return [Trace.model_validate_json(body) for body in self._bodies(sql, product, limit)]
 
     def since(self, product: str, time: datetime) -> list[Trace]:
         """Of answers that ended then or later, the oldest first."""
-        with connect(self.path) as connection:
-            rows = connection.execute(
-                "select body from traces where product = ? and time >= ? order by time", (product, time.isoformat())
-            ).fetchall()
-        return [Trace.model_validate_json(row[0]) for row in rows]
+        sql = "select body from traces where product = ? and time >= ? order by time"
+        return [Trace.model_validate_json(body) for body in self._bodies(sql, product, _micros(time))]
+
+    def answered(self, product: str, release: Digest) -> int:
+        return self._number("select count(*) from traces where product = ? and release = ?", product, release)
+
+    def whole_answers(
+        self, product: str, release: Digest, after: Position | None, until: datetime, limit: int
+    ) -> list[Trace]:
+        place = after or _FIRST
+        sql = (
+            "select body from traces where product = ? and release = ? and status = 200 "
+            "and (time, trace_id) > (?, ?) and time <= ? order by time, trace_id limit ?"
+        )
+        found = self._bodies(sql, product, release, _micros(place.time), place.trace_id, _micros(until), limit)
+        return [Trace.model_validate_json(body) for body in found]
+
+    def whole_between(self, product: str, release: Digest, after: Position | None, until: Position) -> int:
+        place = after or _FIRST
+        return self._number(
+            "select count(*) from traces where product = ? and release = ? and status = 200 "
+            "and (time, trace_id) > (?, ?) and (time, trace_id) <= (?, ?)",
+            *(product, release, _micros(place.time), place.trace_id, _micros(until.time), until.trace_id),
+        )
+
+    def seal(self, release: Digest, shape: Digest, windows: Sequence[SealedWindow]) -> None:
+        with self.database.session() as session:
+            rows = [(release, shape, each.number, each.model_dump_json()) for each in windows]
+            session.insert("traffic_windows", rows)
+
+    def sealed(self, release: Digest, shape: Digest, newest: int) -> list[SealedWindow]:
+        of = "from traffic_windows where release = ? and shape = ?"
+        sql = f"select body {of} and (number = 0 or number > (select max(number) {of}) - ?) order by number"
+        return [SealedWindow.model_validate_json(each) for each in self._bodies(sql, *(release, shape) * 2, newest)]
 
     def saw(self, product: str, release: Digest, since: datetime) -> list[Saw]:
         """By tenant: answers of this release and requests that it failed, of those that ended then or later."""
-        with connect(self.path) as connection:
-            rows = connection.execute(
-                "with seen as (select time, body ->> 'tenant' as tenant, body ->> 'release' is ?1 as answered, "
-                "body ->> 'status' = 200 as good, ?1 in (select value from json_each(body, '$.failed')) as failed "
-                "from traces where product = ?2 and time >= ?3) "
-                "select tenant, sum(answered and good), sum(failed or not good), min(time), max(time) "
-                "from seen where answered or failed group by tenant order by tenant",
-                (release, product, since.isoformat()),
-            ).fetchall()
-        return [Saw(tenant=t, answers=good, failed=bad, first=first, last=last) for t, good, bad, first, last in rows]
+        start, named = _micros(since), f"%{release}%"
+        with self.database.session() as session:
+            rows = session.query(
+                "select tenant, sum(good), sum(1 - good), min(time), max(time) from ("
+                "select tenant, time, case when status = 200 then 1 else 0 end as good from traces "
+                "where product = ? and release = ? and time >= ? union all "
+                "select tenant, time, 0 from traces where product = ? and failed <> '' and failed like ? "
+                "and time >= ? and (release is null or release <> ?)) as seen group by tenant order by tenant",
+                (product, release, start, product, named, start, release),
+            )
+        return [
+            Saw(tenant=tenant, answers=int(good), failed=int(bad), first=_time(first), last=_time(last))
+            for tenant, good, bad, first, last in rows
+        ]
 
     def shadows(self, product: str, since: datetime) -> list[ShadowTrace]:
         """Those that ended then or later, the oldest first."""
-        with connect(self.path) as connection:
-            rows = connection.execute(
-                "select body from shadows where product = ? and time >= ? order by time", (product, since.isoformat())
-            ).fetchall()
-        return [ShadowTrace.model_validate_json(row[0]) for row in rows]
-
-    def tokens(self, tenant: str, since: datetime) -> int:
-        """Of prompts and answers together, of those that ended then or later."""
-        with connect(self.path) as connection:
-            (tokens,) = connection.execute(
-                "select coalesce(sum((body ->> 'prompt_tokens') + (body ->> 'completion_tokens')), 0) from traces "
-                "where body ->> 'tenant' = ? and time >= ?",
-                (tenant, since.isoformat()),
-            ).fetchone()
-        return int(tokens)
+        sql = "select body from shadows where product = ? and time >= ? order by time"
+        return [ShadowTrace.model_validate_json(body) for body in self._bodies(sql, product, _micros(since))]
 
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
-        with connect(self.path) as connection:
-            rows = connection.execute(
-                "select body ->> 'tenant' as tenant, product, count(*), sum(body ->> 'prompt_tokens'), "
-                "sum(body ->> 'completion_tokens') from traces "
-                "where (?1 is null or time >= ?1) and (?2 is null or time < ?2) group by tenant, product",
-                (since and since.isoformat(), until and until.isoformat()),
-            ).fetchall()
-        return [Usage(tenant=t, product=p, requests=n, prompt_tokens=i, completion_tokens=o) for t, p, n, i, o in rows]
+        bounds = [("time >= ?", since), ("time < ?", until)]
+        where = " and ".join(condition for condition, time in bounds if time)
+        with self.database.session() as session:
+            rows = session.query(
+                "select tenant, product, count(*), sum(prompt_tokens), sum(completion_tokens) from traces "
+                f"{f'where {where} ' if where else ''}group by tenant, product",
+                [_micros(time) for _, time in bounds if time],
+            )
+        return [
+            Usage(tenant=t, product=p, requests=n, prompt_tokens=int(i), completion_tokens=int(o))
+            for t, p, n, i, o in rows
+        ]
 
-    def _put(self, trace: Trace | ShadowTrace) -> None:
-        with self._starting:
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="traces", daemon=True)
-                self._writer.start()
-                atexit.register(self.flush)
-        self._waiting.put(trace)
+    def products(self) -> list[str]:
+        with self.database.session() as session:
+            rows = session.query("select product from traces union select product from shadows order by 1")
+        return [product for (product,) in rows]
 
-    def _write(self) -> None:
-        while True:
-            batch = [self._waiting.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < 500:
-                    batch.append(self._waiting.get_nowait())
-            try:
-                with connect(self.path) as connection:
-                    for table, kind in KEPT.items():
-                        connection.executemany(
-                            f"insert or replace into {table} values (?, ?, ?, ?)",
-                            [
-                                (t.trace_id, t.time.isoformat(), t.product, t.model_dump_json())
-                                for t in batch
-                                if isinstance(t, kind)
-                            ],
-                        )
-            except sqlite3.Error:
-                lost = sum(not isinstance(item, threading.Event) for item in batch)
-                log.exception("%d traces were lost: %s cannot be written", lost, self.path)
-            for item in batch:
-                if isinstance(item, threading.Event):
-                    item.set()
+    def older(self, product: str, traces: datetime, shadows: datetime) -> tuple[int, int]:
+        older = "where product = ? and time < ?"
+        return (
+            self._number(f"select count(*) from traces {older}", product, _micros(traces)),
+            self._number(f"select count(*) from shadows {older}", product, _micros(shadows)),
+        )
+
+    def delete(self, product: str, traces: datetime, shadows: datetime) -> None:
+        """In many short transactions: who writes waits for one at most."""
+        while any(self.older(product, traces, shadows)):
+            for table, time in (("traces", traces), ("shadows", shadows)):
+                some = f"select trace_id from {table} where product = ? and time < ? limit {_AT_ONCE}"
+                with self.database.session() as session:
+                    session.query(f"delete from {table} where trace_id in ({some})", (product, _micros(time)))
+
+    def _take(self, segment: str, kept: Sequence[Spooled]) -> int:
+        """What the spool holds, into the store; how many were not there yet."""
+        traces = [each.trace for each in kept if each.trace]
+        with self.database.session() as session:
+            new = session.insert("traces", list(_rows(traces)))
+            new += session.insert("shadows", list(_shadow_rows(each.shadow for each in kept if each.shadow)))
+        self._tally.count(segment, traces)
+        return new
+
+    def _tokens(self, day: date) -> Tokens:
+        """By tenant, of this day and of its month."""
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        today, month = _micros(midnight), _micros(midnight.replace(day=1))
+        with self.database.session() as session:
+            rows = session.query(
+                "select tenant, sum(case when time >= ? then prompt_tokens + completion_tokens else 0 end), "
+                "sum(prompt_tokens + completion_tokens) from traces where time >= ? group by tenant",
+                (today, month),
+            )
+        found = [((tenant, f"{day:%Y-%m-%d}"), int(tokens)) for tenant, tokens, _ in rows]
+        return dict(found) | {(tenant, f"{day:%Y-%m}"): int(tokens) for tenant, _, tokens in rows}
+
+    def _bodies(self, sql: str, *parameters: Value) -> list[str]:
+        with self.database.session() as session:
+            return [body for (body,) in session.query(sql, parameters)]
+
+    def _number(self, sql: str, *parameters: Value) -> int:
+        with self.database.session() as session:
+            ((number,),) = session.query(sql, parameters)
+        return int(number)
+
+
+def open_traces(url: str, file: Path, spool: Path, limit: int = LIMIT) -> SqlTraces:
+    """In PostgreSQL when there is a url, else in a SQLite file; ``spool`` is a folder of this machine."""
+    if url:
+        return SqlTraces(PostgresDatabase(url, _TABLES, "ASSAY_TRACES", _PATIENCE_S), spool, limit)
+    _take_over(file)
+    return SqlTraces(SqliteDatabase(file, _TABLES), spool, limit)
+
+
+def _take_over(file: Path) -> None:
+    """A file of an earlier version held JSON alone, in tables of the same names."""
+    if not file.exists():
+        return
+    with FileLock(f"{file}.lock", mode=0o600), connect(file) as old:
+        columns = [name for _, name, *_ in old.execute("pragma table_info(traces)")]
+        if "body" not in columns or "tenant" in columns:
+            return
+        old.execute("begin immediate")
+        old.execute("create table if not exists shadows (body text)")  # still older ones had none
+        made = "select name from sqlite_master where type = 'index' and sql is not null"
+        for (index,) in old.execute(made).fetchall():
+            old.execute(f"drop index {index}")
+        for table in ("traces", "shadows"):
+            old.execute(f"alter table {table} rename to old_{table}")
+        for statement in filter(str.strip, _TABLES.split(";")):
+            old.execute(statement)
+        traces = (Trace.model_validate_json(body) for (body,) in old.execute("select body from old_traces"))
+        old.executemany(f"insert into traces values ({','.join('?' * 10)})", _rows(traces))
+        shadows = (ShadowTrace.model_validate_json(body) for (body,) in old.execute("select body from old_shadows"))
+        old.executemany("insert into shadows values (?, ?, ?, ?)", _shadow_rows(shadows))
+        for table in ("traces", "shadows"):
+            old.execute(f"drop table old_{table}")
+
+
+def _rows(traces: Iterable[Trace]) -> Iterator[tuple[Value, ...]]:
+    for each in traces:
+        yield (
+            each.trace_id,
+            _micros(each.time),
+            each.tenant,
+            each.product,
+            each.release,
+            each.status,
+            each.prompt_tokens,
+            each.completion_tokens,
+            " ".join(each.failed),
+            each.model_dump_json(),
+        )
+
+
+def _shadow_rows(shadows: Iterable[ShadowTrace]) -> Iterator[tuple[Value, ...]]:
+    for each in shadows:
+        yield each.trace_id, _micros(each.time), each.product, each.model_dump_json()
+
+
+def _micros(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def _time(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

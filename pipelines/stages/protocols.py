@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -14,7 +14,7 @@ from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
-from data_contracts.traces import ShadowTrace, Trace, Usage
+from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
 from evals.protocols import Answers, JudgeModel, ModelServer
 from pipelines.stages.data.protocols import (
     BatchEngine,
@@ -140,15 +140,63 @@ class Notifier(Protocol):
 
 
 class TraceStore(Protocol):
-    """What the gateway answered: metadata only, no text."""
+    """What the gateway answered: metadata only, no text. What is added can be read back within about a second, or when
+    the store is there again; each trace counts once, however often it is delivered."""
 
-    def add(self, trace: Trace) -> None: ...
+    def resume(self) -> None:
+        """Deliver what an earlier process left. Who adds need not ask for it."""
+        ...
+
+    def add(self, trace: Trace) -> None:
+        """Returns at once, store or no store, and never raises for it."""
+        ...
+
+    def close(self) -> None:
+        """Stop delivering; what the store has not got by then is kept for the next process."""
+        ...
+
+    def counts(self) -> TraceCounts: ...
     def get(self, trace_id: str) -> Trace | None: ...
     def recent(self, product: str, limit: int) -> list[Trace]: ...
     def since(self, product: str, time: datetime) -> list[Trace]: ...
     def saw(self, product: str, release: Digest, since: datetime) -> list[Saw]: ...
-    def tokens(self, tenant: str, since: datetime) -> int:
-        """Of prompts and answers together."""
+    def spent_before(self, tenant: str, day: date) -> tuple[int, int]:
+        """Tokens of prompts and answers together, of this day and of its month (UTC), that were counted before this
+        process took its first trace. Known whether or not the store can be reached."""
+        ...
+
+    def answered(self, product: str, release: Digest) -> int:
+        """How many kept traces this release has."""
+        ...
+
+    def whole_answers(
+        self, product: str, release: Digest, after: Position | None, until: datetime, limit: int
+    ) -> list[Trace]:
+        """The next ones with status 200, in the order of their positions, up to a time."""
+        ...
+
+    def whole_between(self, product: str, release: Digest, after: Position | None, until: Position) -> int:
+        """How many with status 200 are kept after one position, up to another."""
+        ...
+
+    def seal(self, release: Digest, shape: Digest, windows: Sequence[SealedWindow]) -> None:
+        """Keep windows of one shape for good; what is kept of a number already stays as it is."""
+        ...
+
+    def sealed(self, release: Digest, shape: Digest, newest: int) -> list[SealedWindow]:
+        """The first window, and so many of the newest, by number."""
+        ...
+
+    def products(self) -> list[str]:
+        """Those with any traces."""
+        ...
+
+    def older(self, product: str, traces: datetime, shadows: datetime) -> tuple[int, int]:
+        """How many traces of answers, and of shadows, ended before these times."""
+        ...
+
+    def delete(self, product: str, traces: datetime, shadows: datetime) -> None:
+        """Take those away."""
         ...
 
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:

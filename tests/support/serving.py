@@ -25,7 +25,7 @@ from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
 from resources.locks import FileLocks
 from resources.tenant_keys import TenantKeys
-from resources.traces import SqliteTraceStore
+from resources.traces import open_traces
 from tests.support.ports import free_ports
 from tests.support.registry import FakeRegistry
 from tests.support.tiny import CHATML
@@ -251,14 +251,14 @@ def fake_vllm(server: FakeVllm) -> Iterator[FakeVllm]:
 class FakeParts:
     """Real store, log, locks and traces in a folder; a registry in memory; any model server."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, traces: str = "") -> None:
         self.home = home
         self.tenant_keys = TenantKeys(home / "vault" / "tenants")
         self.store = FsspecArtifactStore(str(home / "store"), home / "cache", self.tenant_keys)
         self.log = FileAuditLog(home / "chain", home / "keys" / "log_ed25519")
         self.log.signer_line()
         self.locks = FileLocks(home / "locks")
-        self.traces = SqliteTraceStore(home / "traces.sqlite")
+        self.traces = open_traces(traces, home / "traces.sqlite", home / "spool")
         self.registry = FakeRegistry()
         self.base = BaseManifest(name="b", source="folder", licence="none", tree=ANY, parameters=1)
         self.store.put_manifest(self.base)

@@ -177,7 +177,7 @@ def test_a_url_that_names_no_database_is_refused_without_its_password(tmp_path: 
 
 def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"nowhere:5432/db.*ASSAY_LEDGER") as refused:
-        open_ledger(f"postgresql://me:secret@/db?host={tmp_path / 'nowhere'}", tmp_path)
+        open_ledger(f"postgresql://me:secret@/db?host={tmp_path / 'nowhere'}", tmp_path).sets()
     assert "secret" not in str(refused.value)
 
 

@@ -165,11 +165,12 @@ def test_it_counts_for_nobodys_limits_and_feeds_no_other_reader_of_traces(home: 
     )
     shadows(home)
     traces, name = home.parts.traces, home.product.name
-    assert traces.tokens("acme", BEGAN) == 10
+    (use,) = traces.usage(None, None)
+    assert (use.tenant, use.requests, use.prompt_tokens + use.completion_tokens) == ("acme", 1, 10)
     assert [each.trace_id for each in traces.recent(name, 10)] == [answer.json()["id"]]
     assert first_answers(traces.since(name, BEGAN), shadow, live, 1e9) == []
     assert traces.saw(name, shadow, BEGAN) == []
-    policy = load_policy().model_copy(update={"window": 1})
+    policy = load_policy().model_copy(update={"window": 1, "grace_seconds": 0})
     found = traffic(home.parts, home.product, policy)
     assert (found.release, found.reference is not None, found.current) == (live, True, ())
     text = home.scraped()

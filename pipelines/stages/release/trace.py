@@ -16,8 +16,6 @@ from pipelines.stages.data.ingest import pseudonym
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 
-_COUNTED_TRACES = 100_000
-
 
 class DataStage(Frozen):
     data_set: Digest
@@ -166,7 +164,7 @@ def _uses(parts: Parts, records: Sequence[AuditRecord], fed: set[Digest]) -> Ite
         line = checkpoints(parts.store, parts.store.get_manifest(manifest.model, ModelManifest))
         through = tuple(step.digest for step in line if step.digest in fed)
         if through:
-            answers = sum(each.release == digest for each in parts.traces.recent(manifest.product, _COUNTED_TRACES))
+            answers = parts.traces.answered(manifest.product, digest)
             routes = tuple(live[digest])
             yield Use(release=digest, live=bool(routes), routes=routes, checkpoints=through, answers=answers)
 

@@ -134,7 +134,7 @@ class Admission:
         }
 
     async def _account(self, tenant: str) -> Account:
-        """What was spent before this gateway began is in the traces, read once a tenant."""
+        """What was spent before this gateway began is asked for once a tenant."""
         if tenant not in self._accounts:
             async with self._opening:
                 if tenant not in self._accounts:
@@ -142,7 +142,8 @@ class Admission:
         return self._accounts[tenant]
 
     def _opened(self, tenant: str) -> Account:
-        day, month = (Spent(period, self._now()) for period in PERIODS)
-        for spent in (day, month):
-            spent.add(self._now(), self._traces.tokens(tenant, spent.since))
+        now = self._now()
+        day, month = (Spent(period, now) for period in PERIODS)
+        for spent, before in zip((day, month), self._traces.spent_before(tenant, now.date()), strict=True):
+            spent.add(now, before)
         return Account(day, month)

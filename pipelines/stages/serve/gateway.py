@@ -69,6 +69,7 @@ def make_gateway(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(parts.traces.resume)
         loop = asyncio.create_task(gateway.keep_reconciled(reconcile_seconds)) if reconcile_seconds else None
         yield
         if loop:
@@ -102,7 +103,7 @@ class Gateway:
         self.choice = Choice(parts, self.view, self.callers.operator, now)
         self.admission = Admission(parts.traces, LimitsFile(parts.home), now)
         self.breakers = Breakers(now)
-        self.metrics = Metrics(self.admission.load, self.view.live)
+        self.metrics = Metrics(self.admission.load, self.view.live, parts.traces.counts)
         rule, load = self.admission.concurrency.rule, self.admission.load
         self.upstream = Upstream(parts, self.breakers, AdapterLoads(parts, self.breakers, rule, load, self.metrics))
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
@@ -192,7 +193,7 @@ class Gateway:
     async def close(self) -> None:
         await self.mirror.close()
         await self.upstream.close()
-        await asyncio.to_thread(self.parts.traces.flush)
+        await asyncio.to_thread(self.parts.traces.close)
         await asyncio.to_thread(self.spans.close)
 
     def _caller(self, request: Request) -> str | None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from data_contracts.traces import Trace
+from data_contracts.traces import Trace, TraceCounts
 from pipelines.stages.serve.concurrency import Load
 from pipelines.stages.serve.view import Live
 
@@ -23,9 +23,9 @@ EACH = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
 
 
 class Metrics:
-    """One gateway's. ``load`` and ``live`` are looked at in each scrape; ``live`` must be cheap."""
+    """One gateway's. ``load``, ``live`` and ``traces`` are looked at in each scrape; the latter must be cheap."""
 
-    def __init__(self, load: Load, live: Callable[[], Iterable[Live]]) -> None:
+    def __init__(self, load: Load, live: Callable[[], Iterable[Live]], traces: Callable[[], TraceCounts]) -> None:
         self.registry = CollectorRegistry()
         self._gauge("assay_requests_in_flight", "Requests that vLLM answers", lambda: load.in_flight)
         self._gauge("assay_requests_queued", "Requests that wait for a place", lambda: load.queued)
@@ -47,6 +47,8 @@ class Metrics:
         self._each = self._seconds("assay_token_seconds", "Mean between a stream's tokens after the first", EACH, *both)
         self._load = self._seconds("assay_adapter_load_seconds", "Loading an adapter for requests", FIRST, "product")
         self._cold = self._seconds("assay_cold_wait_seconds", "Waits of requests for adapters", FIRST, "product")
+        self._gauge("assay_traces_spooled", "Traces that wait for their store", lambda: traces().waiting)
+        self.registry.register(_Traces(traces))
         self.registry.register(_Releases(live))
 
     def answered(self, trace: Trace, error: str = "") -> None:
@@ -101,6 +103,23 @@ class Metrics:
 
     def _seconds(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class _Traces(Collector):
+    """Counted where they are delivered."""
+
+    def __init__(self, counts: Callable[[], TraceCounts]) -> None:
+        self.counts = counts
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily("assay_traces", "What became of traces", labels=("outcome",))
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        (family,) = self.describe()
+        counts = self.counts()
+        for outcome in ("stored", "duplicate", "torn", "lost"):
+            family.add_metric((outcome,), getattr(counts, outcome))
+        yield family
 
 
 class _Releases(Collector):

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from data_contracts.digests import Digest, sha256_json
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 
@@ -19,6 +20,12 @@ class SignalPolicy(Frozen):
     prompt_chars_edges: tuple[int, ...] = Field(min_length=1)
     cool_down_hours: float = Field(ge=0)
     budget_hours: float = Field(gt=0)
+    grace_seconds: int = Field(ge=0)
+
+    @property
+    def shape(self) -> Digest:
+        """Of what makes a window: another one cuts the answers anew."""
+        return sha256_json({"window": self.window, "prompt_chars_edges": list(self.prompt_chars_edges)})
 
     @model_validator(mode="after")
     def _can_be_met(self) -> "SignalPolicy":

@@ -3,18 +3,20 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
-from data_contracts.actions import action_key, code_version, remembered
 from data_contracts.chain import live_releases
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
-from data_contracts.traces import Trace
+from data_contracts.traces import SealedWindow, Trace
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.signals.policy import SignalPolicy
 
-_LOOK_BACK = 20_000
+_AT_ONCE = 10_000
+"""Answers that are looked at together when windows are sealed, or one window of more."""
 _VALIDITY = {True: "valid", False: "invalid", None: "not asked for"}
 
 
@@ -44,18 +46,45 @@ def traffic(parts: Parts, product: Product, policy: SignalPolicy) -> Traffic:
     release = live_releases(parts.log.records()).get((product.name, product.environment))
     if release is None:
         return Traffic(product=product.name, release=None, policy=policy.digest, reference=None, current=())
-    recent = parts.traces.recent(product.name, _LOOK_BACK)
-    answers = sorted((t for t in recent if t.release == release and t.status == 200), key=lambda t: t.time)
-    if len(answers) < policy.window:
-        return Traffic(product=product.name, release=release, policy=policy.digest, reference=None, current=())
-    reference = _reference(parts, product, release, answers, policy)
-    newer = answers[policy.window :]
+    seal(parts, product, release, policy)
+    windows = parts.traces.sealed(release, policy.shape, policy.windows)
+    first, newest = [each for each in windows if each.number == 0], [each for each in windows if each.number]
     return Traffic(
         product=product.name,
         release=release,
         policy=policy.digest,
-        reference=reference,
-        current=tuple(_newest_windows(newer, policy)),
+        reference=_window(first[0]) if first else None,
+        current=tuple(map(_window, newest)),
+    )
+
+
+def seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy) -> None:
+    """Cut the release's answers into windows, one after the other, and keep each for good: a later look finds the same
+    ones, and new ones after them. Answers of the last moments may not be here yet: they are left for the next look."""
+    until = datetime.now(UTC) - timedelta(seconds=policy.grace_seconds)
+    each_time = max(1, _AT_ONCE // policy.window)
+    with parts.locks.hold(f"windows-{product.name}"):
+        known = parts.traces.sealed(release, policy.shape, 1)
+        last = known[-1] if known else None
+        while True:
+            after = last.end if last else None
+            found = parts.traces.whole_answers(product.name, release, after, until, each_time * policy.window)
+            begins = range(0, len(found) - policy.window + 1, policy.window)
+            number = last.number + 1 if last else 0
+            fresh = [_sealed(number + i, found[b : b + policy.window], policy) for i, b in enumerate(begins)]
+            if not fresh:
+                return
+            parts.traces.seal(release, policy.shape, fresh)
+            last = fresh[-1]
+
+
+def late(parts: Parts, product: Product, release: Digest, policy: SignalPolicy) -> int:
+    """Answers that came when the newest windows, in which they would have been, were sealed. They count in none."""
+    windows = parts.traces.sealed(release, policy.shape, policy.windows + 1)
+    return sum(
+        parts.traces.whole_between(product.name, release, before.end, window.end) - window.answers
+        for before, window in pairwise(windows)
+        if window.number == before.number + 1
     )
 
 
@@ -70,20 +99,13 @@ def summarize(traces: Sequence[Trace], policy: SignalPolicy) -> Window:
     )
 
 
-def _reference(
-    parts: Parts, product: Product, release: Digest, answers: Sequence[Trace], policy: SignalPolicy
-) -> Window:
-    """The first window, kept in the store once it is full, so that it does not move as old traces go."""
-    key = action_key("signals.reference", code_version(__name__), policy.payload(), [release], seed=0)
-    window, _ = remembered(parts.store, key, Window, lambda: summarize(answers[: policy.window], policy))
-    return window
+def _sealed(number: int, answers: Sequence[Trace], policy: SignalPolicy) -> SealedWindow:
+    window, last = summarize(answers, policy), answers[-1]
+    return SealedWindow(number=number, time=last.time, last=last.trace_id, **window.payload())
 
 
-def _newest_windows(answers: Sequence[Trace], policy: SignalPolicy) -> list[Window]:
-    """Whole windows counted from the first answer, so that a window once full does not change with the next answer."""
-    whole = len(answers) // policy.window
-    starts = range(max(0, whole - policy.windows) * policy.window, whole * policy.window, policy.window)
-    return [summarize(answers[start : start + policy.window], policy) for start in starts]
+def _window(sealed: SealedWindow) -> Window:
+    return Window.model_validate({"answers": sealed.answers, "counts": sealed.counts})
 
 
 def _length_bin(chars: int, policy: SignalPolicy) -> str:
