@@ -40,6 +40,7 @@ EventKind = Literal[
     "projection.repaired",
     "log-key.rotated",
     "drift.recorded",
+    "traces.expired",
     "retrain.decided",
     "retrain.proposed",
     "decision.disputed",

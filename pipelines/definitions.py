@@ -8,6 +8,7 @@ from pipelines.automation import jobs
 from pipelines.automation.approvals import approvals
 from pipelines.automation.erasure import erase, erasures
 from pipelines.automation.notices import notices
+from pipelines.automation.retention import expire_traces, trace_retention
 from pipelines.automation.retraining import drift_check, retraining
 from pipelines.automation.serving import reconciliation
 from pipelines.wiring import Line
@@ -30,8 +31,8 @@ def definitions() -> dg.Definitions:
             *(signals.traces, signals.drift, signals.retrain_decision),
         ],
         asset_checks=[*checks, release.promotes],
-        jobs=[*jobs.all_jobs, erase],
-        schedules=[drift_check],
+        jobs=[*jobs.all_jobs, erase, expire_traces],
+        schedules=[drift_check, trace_retention],
         sensors=[approvals, erasures, notices, reconciliation, retraining],
         resources={"line": line, "manifests": manifests, "io_manager": ManifestIOManager(manifests)},
         executor=dg.in_process_executor,

@@ -47,7 +47,7 @@ def test_all_sensors_and_schedules_run_by_default() -> None:
         "reconciliation",
         "retraining",
     }
-    assert [s.default_status for s in loaded.schedules or ()] == [dg.DefaultScheduleStatus.RUNNING]
+    assert [s.default_status for s in loaded.schedules or ()] == [dg.DefaultScheduleStatus.RUNNING] * 2
 
 
 def test_dagsters_own_check_is_clean(tmp_path: Path) -> None:

@@ -9,13 +9,54 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+import psutil
+
+
+class PostgresServer:
+    """A server with data in ``folder``, on a socket there. What is killed can be started again."""
+
+    def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
+        self.url = f"postgresql://assay@/postgres?host={folder}"
+        self._programs, self._folder, self._user = programs, folder, user
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ("-c", "listen_addresses=", "-c", "fsync=off")
+        command = [self._programs / "postgres", "-D", self._folder / "data", "-k", self._folder, *options]
+        ask = [self._programs / "pg_isready", "-h", self._folder, "-q"]
+        with (self._folder / "log").open("wb") as log:
+            self._server = subprocess.Popen(command, user=self._user, cwd=self._folder, stdout=log, stderr=log)
+        started = time.monotonic()
+        while subprocess.run(ask).returncode != 0:
+            if self._server.poll() is not None or time.monotonic() - started > 60:
+                raise RuntimeError(f"PostgreSQL does not start: {(self._folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it and its processes, each of which serves a connection or writes. SIGKILL: they are gone afterwards."""
+        if self._server is None:
+            raise RuntimeError("PostgreSQL does not run")
+        family = [*psutil.Process(self._server.pid).children(), psutil.Process(self._server.pid)]
+        for each in family[::-1]:
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+        if number == signal.SIGKILL:
+            self._server.wait(30)
+            psutil.wait_procs(family, 30)
+            self._server = None
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.send_signal(signal.SIGINT)  # a fast shutdown: it does not wait for clients
+            self._server.wait(30)
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The URL of a server of its own, which listens on a socket in a folder of its own.
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of its own, started, which listens on a socket in a folder of its own.
 
     The package's Python code is left alone: as root it makes a user and opens folders to everybody. PostgreSQL refuses
     to run as root, so that root starts it as ``nobody``.
@@ -28,29 +69,28 @@ def postgres() -> Iterator[str]:
     user = "nobody" if os.geteuid() == 0 else None
     if user:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    data = folder / "data"
+    plain = ("--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
     subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "assay", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+        [programs / "initdb", "-D", folder / "data", "-U", "assay", *plain],
         user=user,
         cwd=folder,
         check=True,
         capture_output=True,
     )
-    command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log)
+    server = PostgresServer(programs, folder, user)
     try:
-        ask = [programs / "pg_isready", "-h", folder, "-q"]
-        started = time.monotonic()
-        while subprocess.run(ask).returncode != 0:
-            if server.poll() is not None or time.monotonic() - started > 60:
-                raise RuntimeError(f"PostgreSQL does not start: {(folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield f"postgresql://assay@/postgres?host={folder}"
+        server.start()
+        yield server
     finally:
-        server.send_signal(signal.SIGINT)  # a fast shutdown: it does not wait for clients
-        server.wait(30)
+        server.close()
         shutil.rmtree(folder)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of such a server."""
+    with postgres_server() as server:
+        yield server.url
 
 
 def new_database(url: str) -> str:

@@ -17,7 +17,7 @@ from pipelines.settings import Settings
 from pipelines.stages.signals.drift import DriftReport, FeatureDrift, is_recorded, measure, psi, record
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.retrain_decision import decide, decide_and_record, episode
-from pipelines.stages.signals.traces import Feature, Traffic, Window, summarize, traffic
+from pipelines.stages.signals.traces import Feature, Traffic, Window, late, summarize, traffic
 from pipelines.wiring import Line
 
 POLICY = load_policy()
@@ -214,6 +214,46 @@ def test_from_the_gateways_traces_to_one_recorded_decision(line: Line) -> None:
     decisions = [decide_and_record(line, report, small, []) for _ in range(3)]
     assert [d.decision for d in decisions] == ["retrain", "wait", "wait"]
     assert [r.event for r in line.log.records()].count("retrain.decided") == 2
+
+
+def kept(line: Line, traces: Sequence[Trace]) -> None:
+    for trace in traces:
+        line.traces.add(trace)
+    assert line.traces.flush()
+
+
+def test_a_window_once_sealed_stays_whatever_comes_later(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.stages.signals.traces._AT_ONCE", 100)
+    small = SignalPolicy.model_validate(POLICY.payload() | {"window": 50, "windows": 3})
+    line.log.append(
+        "promotion.recorded", "billing-assistant", {"environment": "production", "release": RELEASE}, actor="test"
+    )
+    kept(line, answers(330, 0))
+    found = traffic(line, PRODUCT, small)
+    assert found.reference == summarize(answers(330, 0)[:50], small)
+    assert found.current == tuple(summarize(answers(330, 0)[start : start + 50], small) for start in (150, 200, 250))
+    assert late(line, PRODUCT, RELEASE, small) == 0
+    behind = answers(330, 0)[260].model_copy(update={"trace_id": "late"})
+    kept(line, [behind, *[each.model_copy(update={"trace_id": f"x{each.trace_id}"}) for each in answers(9, 0)]])
+    assert traffic(line, PRODUCT, small).digest == found.digest, "nothing new to look at"
+    assert late(line, PRODUCT, RELEASE, small) == 1
+    kept(line, answers(20, 1))
+    assert traffic(line, PRODUCT, small).current == (
+        *found.current[1:],
+        summarize([*answers(330, 0)[300:], *answers(20, 1)], small),
+    )
+    other = small.model_copy(update={"psi": 0.5, "cool_down_hours": 1})
+    assert other.shape == small.shape
+
+
+def test_answers_of_the_last_moments_wait_for_those_still_under_way(line: Line) -> None:
+    small = SignalPolicy.model_validate(POLICY.payload() | {"window": 2})
+    line.log.append(
+        "promotion.recorded", "billing-assistant", {"environment": "production", "release": RELEASE}, actor="test"
+    )
+    kept(line, [each.model_copy(update={"time": datetime.now(UTC)}) for each in answers(2, 0)])
+    assert traffic(line, PRODUCT, small).reference is None
+    assert traffic(line, PRODUCT, small.model_copy(update={"grace_seconds": 0})).reference is not None
 
 
 def test_the_base_has_no_drift(line: Line) -> None:

@@ -1,0 +1,22 @@
+"""Every night: traces older than ASSAY_TRACES_DAYS go, unless they are needed."""
+
+import dagster as dg
+
+from pipelines.stages.signals.retention import expire
+from pipelines.wiring import Line
+
+
+@dg.op(description="Delete traces older than ASSAY_TRACES_DAYS that no note for support and no canary needs.")
+def expire_old(context: dg.OpExecutionContext, line: dg.ResourceParam[Line]) -> None:
+    for record in expire(line, line.settings.traces_days):
+        context.log.info(f"{record.product}: {record.body['traces']} traces and {record.body['shadows']} of shadows")
+
+
+@dg.job(description="Delete traces that are old enough and not needed; the audit log says how many.")
+def expire_traces() -> None:
+    expire_old()
+
+
+@dg.schedule(job=expire_traces, cron_schedule="41 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def trace_retention() -> dg.RunRequest:
+    return dg.RunRequest()
