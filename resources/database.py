@@ -95,6 +95,7 @@ class PostgresDatabase:
         self._lock = threading.Lock()
         self._open: Any = None
         self._process = 0
+        self._made = False
 
     @contextmanager
     def session(self) -> Iterator["_PostgresSession"]:
@@ -126,10 +127,11 @@ class PostgresDatabase:
         self._open = None
         try:
             connection = dbapi.connect(**self._how)
-            _make(connection, self._tables)
+            if not self._made:
+                _make(connection, self._tables)
         except (dbapi.InterfaceError, dbapi.DatabaseError, OSError) as error:
             raise self._unavailable(error) from error
-        self._open, self._process = connection, os.getpid()
+        self._open, self._process, self._made = connection, os.getpid(), True
         weakref.finalize(self, _close, self._open)
         return self._open
 

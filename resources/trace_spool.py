@@ -72,7 +72,9 @@ class TraceSpool:
                 self._bytes = sum(path.stat().st_size for path in found)
                 self._counts = self._counts._replace(waiting=sum(p.read_bytes().count(b"\n") for p in found))
                 self._stop = threading.Event()
-                self._thread = threading.Thread(target=self._hand_on, name="trace spool", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._hand_on, args=(self._stop,), name="trace spool", daemon=True
+                )
                 self._thread.start()
 
     def add(self, kept: Spooled) -> bool:
@@ -146,8 +148,8 @@ class TraceSpool:
         self._file = None
         return True
 
-    def _hand_on(self) -> None:
-        stop, failures = self._stop, 0
+    def _hand_on(self, stop: threading.Event) -> None:
+        failures = 0
         while not stop.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._counts.waiting or stop.is_set())

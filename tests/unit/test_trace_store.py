@@ -1,6 +1,8 @@
 """Traces in SQLite and in PostgreSQL: kept once, counted the same, deleted when they are no longer needed."""
 
+import socket
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ import pytest
 
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.traces import Position, SealedWindow, Usage
+from resources.database import PostgresDatabase
 from resources.traces import SqlTraces, open_traces
 from tests.support.postgres import new_database, postgres
 from tests.support.traces import PRODUCT, START, make_shadow, make_trace, release
@@ -206,6 +209,17 @@ def test_the_files_are_private(tmp_path: Path) -> None:
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "traces.sqlite", tmp_path / "spool" / "tokens.json"):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+# pg8000 leaves the socket of a connection that never came about to the collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_a_server_that_says_nothing_is_not_waited_for_without_end() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{folder}/.s.PGSQL.5432")
+        silent.listen()
+        database = PostgresDatabase(f"postgresql://me@/db?host={folder}", "", "ASSAY_TRACES", seconds=0.2)
+        with pytest.raises(Unavailable, match=f"{folder}:5432/db cannot be used"), database.session():
+            pass
 
 
 def test_the_setting_is_named_where_its_database_cannot_be_used(tmp_path: Path) -> None:
