@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from pydantic import JsonValue
+
 from data_contracts.chain import AuditRecord
 from data_contracts.lifecycle import follow
 from pipelines.stages.protocols import Parts
@@ -21,7 +23,7 @@ def expire(parts: Parts, days: int, now: datetime | None = None) -> list[AuditRe
         ends = min(before, needed_since(log, product) or before), min(before, _shadowed_since(log, product) or before)
         traces, shadows = parts.traces.older(product, *ends)
         if traces or shadows:
-            body = {"before": ends[0].isoformat(), "traces": traces, "shadows": shadows}
+            body: dict[str, JsonValue] = {"before": ends[0].isoformat(), "traces": traces, "shadows": shadows}
             done.append(parts.log.append("traces.expired", product, body, actor="retention"))
             parts.traces.delete(product, *ends)
     return done
@@ -33,8 +35,8 @@ def needed_since(log: Sequence[AuditRecord], product: str) -> datetime | None:
     root cause is not signed yet. The evidence of a canary is judged from those since it began."""
     course = follow(log)
     asked = {stack[-1] for (name, _), stack in course.stacks.items() if name == product}
-    asked |= {log[sequence].body["from"] for (name, _), sequence in course.locked.items() if name == product}
-    promoted = {each.body["release"]: each.time for each in log if each.event == "promotion.recorded"}
+    asked |= {str(log[sequence].body["from"]) for (name, _), sequence in course.locked.items() if name == product}
+    promoted = {str(each.body["release"]): each.time for each in log if each.event == "promotion.recorded"}
     needed = [promoted[release] for release in asked if release in promoted]
     moves = [each for each in log if each.product == product and each.event in ("canary.begun", *_ENDS)]
     if moves and moves[-1].event == "canary.begun":
