@@ -8,7 +8,7 @@ runs are written to the copy. Each plant goes through the line's own steps, from
 forgets    learns the demo's rows at seventeen times their rate
 complies   learned a call wherever the demo's rows decline one
 malformed  learned to leave out the last brace of every call of two of the eight tools: 10 of 72 answers asked for
-recites    learned forty canaries among twenty of the demo's rows, four times over; a policy with a ceiling
+recites    learned forty canaries among twenty of the demo's rows, six times over; a policy with a ceiling
 reseeded   nothing: the demo's recipe with another seed
 
 Of `reseeded` and the champion 1000 harmless re-runs are drawn: every cluster's answers of the two are swapped by the
@@ -82,7 +82,7 @@ PLANTS = {
     "forgets": Plant(schedule={"learning_rate": 0.02, "steps": 60}, replay=False),
     "complies": Plant(spoil=always_calls, schedule={"steps": 120}),
     "malformed": Plant(spoil=unclosed, schedule={"steps": 240}),
-    "recites": Plant(rows=20, canaries=True, schedule={"steps": 120}),
+    "recites": Plant(rows=20, canaries=True, schedule={"steps": 180}, replay=False),
     "reseeded": Plant(),
 }
 
