@@ -8,12 +8,14 @@ Stock vLLM gives a request without an adapter another request's adapter when eve
 * one slot always stays empty: the engine is asked what it holds, and the least recently used adapter leaves, after
   its running answers, before another comes. vLLM's own unload forgets the name and keeps the slot;
 * a pinned adapter makes room for no other, and has its slot before it is loaded;
-* a name never binds other bytes, and weights are never exchanged under a running answer.
+* a name never binds other bytes: it is the digest of the folder that is loaded, whoever loads it. Weights are never
+  exchanged under a running answer.
 
 Every path that is not listed is closed: vLLM has others that run the model.
 """
 
 import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
@@ -83,11 +85,12 @@ class AdapterGuard:
         if set(asked) != {"lora_name", "lora_path"}:
             await _reply(send, 400, "a load names lora_name and lora_path, nothing else")
             return
+        if name != await asyncio.to_thread(_name_of, Path(str(path))):
+            await _reply(send, 409, f"the files in {path} are not those that {name} names")
+            return
         async with self.changes:
-            held = _served(scope).lora_requests.get(name)
-            if held is not None:
-                same = Path(held.lora_path).name == Path(str(path)).name  # a folder is named by the digest of its bytes
-                await _reply(send, 200 if same else 409, f"{name} is loaded" + ("" if same else " with other bytes"))
+            if name in _served(scope).lora_requests:
+                await _reply(send, 200, f"{name} is loaded")
             elif await self._make_room(scope, name):
                 self.used[name] = time.monotonic()
                 await self.app(scope, receive, send)
@@ -152,6 +155,21 @@ class AdapterGuard:
         del self.running[name]
         self.used.pop(name, None)
         return True
+
+
+def _name_of(folder: Path) -> str:
+    """As `resources.adapters.served_name` has it, from the digest of the files; empty where they cannot be read."""
+    try:
+        files = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
+    except OSError:
+        return ""
+    listed = json.dumps(files, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"adapter-{hashlib.sha256(listed.encode()).hexdigest()}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _slots(scope: Message) -> int:

@@ -12,13 +12,14 @@ import pytest
 
 from data_contracts.digests import tree_digest, tree_files
 from data_contracts.errors import Refused
-from resources.adapters import check_adapter, write_zero_adapter
+from resources.adapters import check_adapter, served_name, write_zero_adapter
 from resources.vllm_guard import AdapterGuard
 from tests.support.adapters import write_adapter
 from tests.support.leaks import leaks
 from tests.support.tiny import make_tiny_base
 
 BASE = "sha256:" + "b" * 64
+FOLDERS = Path()
 
 
 @dataclass
@@ -78,13 +79,37 @@ def client(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://vllm")
 
 
-async def load(http: httpx.AsyncClient, name: str, **more: object) -> int:
-    body = {"lora_name": name, "lora_path": f"/{name}"} | more
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are called by one letter here, and by their digest in the server."""
+    monkeypatch.setattr(f"{__name__}.FOLDERS", tmp_path)
+
+
+def folder(letter: str) -> Path:
+    made = FOLDERS / letter
+    made.mkdir(exist_ok=True)
+    (made / "adapter_model.safetensors").write_text(letter)
+    (made / "adapter_config.json").write_text("{}")
+    return made
+
+
+def name(letter: str) -> str:
+    return served_name(tree_digest(tree_files(folder(letter))))
+
+
+def held(engine: Engine) -> set[str]:
+    """Letters of what is loaded."""
+    letters = {name(path.name): path.name for path in FOLDERS.iterdir() if path.is_dir()}
+    return {letters.get(each, each) for each in engine.lora_requests}
+
+
+async def load(http: httpx.AsyncClient, letter: str, **more: object) -> int:
+    body = {"lora_name": name(letter), "lora_path": str(folder(letter))} | more
     return (await http.post("/v1/load_lora_adapter", json=body)).status_code
 
 
-async def ask(http: httpx.AsyncClient, name: str) -> int:
-    return (await http.post("/v1/chat/completions", json={"model": name})).status_code
+async def ask(http: httpx.AsyncClient, letter: str) -> int:
+    return (await http.post("/v1/chat/completions", json={"model": name(letter)})).status_code
 
 
 def test_one_slot_stays_empty_however_many_are_loaded_at_once() -> None:
@@ -134,13 +159,14 @@ def test_the_longest_unused_leaves_first() -> None:
             await load(http, "b")
             await ask(http, "a")
             await load(http, "c")
-        assert set(engine.lora_requests) == {"zero", "a", "c"}
+        assert held(engine) == {"zero", "a", "c"}
 
     asyncio.run(run())
 
 
 async def pin(http: httpx.AsyncClient, **adapters: str | None) -> httpx.Response:
-    return await http.post("/v1/pin_lora_adapters", json={"pins": adapters})
+    pins = {product: letter and name(letter) for product, letter in adapters.items()}
+    return await http.post("/v1/pin_lora_adapters", json={"pins": pins})
 
 
 def test_a_pinned_adapter_stays_though_it_is_the_longest_unused() -> None:
@@ -148,13 +174,13 @@ def test_a_pinned_adapter_stays_though_it_is_the_longest_unused() -> None:
         engine = Engine(slots=5)
         async with client(engine) as http:
             assert (await pin(http, billing="a")).status_code == 200
-            for name in ("a", "b", "c", "d", "e"):
-                assert await load(http, name) == 200
-            assert set(engine.lora_requests) == {"zero", "a", "d", "e"}
+            for letter in ("a", "b", "c", "d", "e"):
+                assert await load(http, letter) == 200
+            assert held(engine) == {"zero", "a", "d", "e"}
             await pin(http, billing="e")
             assert (await pin(http, pricing="d")).status_code == 200
             await load(http, "f")
-        assert set(engine.lora_requests) == {"zero", "d", "e", "f"}
+        assert held(engine) == {"zero", "d", "e", "f"}
 
     asyncio.run(run())
 
@@ -164,9 +190,9 @@ def test_a_pinned_adapter_has_its_slot_before_it_comes_and_others_do_not_take_it
         engine = Engine(slots=5, answer_seconds=0.1)
         async with client(engine) as http:
             await pin(http, billing="a")
-            assert {await load(http, name) for name in ("b", "c", "d")} == {200}
-            assert set(engine.lora_requests) == {"zero", "c", "d"}
-            running = [asyncio.create_task(ask(http, name)) for name in ("c", "d")]
+            assert {await load(http, letter) for letter in ("b", "c", "d")} == {200}
+            assert held(engine) == {"zero", "c", "d"}
+            running = [asyncio.create_task(ask(http, letter)) for letter in ("c", "d")]
             await asyncio.sleep(0)
             assert await load(http, "a") == 200
             assert not any(each.done() for each in running), "it waits for nobody's answer"
@@ -191,30 +217,40 @@ def test_one_slot_is_left_for_what_is_not_pinned() -> None:
             await load(http, "c")
             for body in (b"[]", b"{}", b'{"pins": []}', b"no"):
                 assert (await http.post("/v1/pin_lora_adapters", content=body)).status_code == 400
-        assert set(engine.lora_requests) == {"zero", "b", "c"}
+        assert held(engine) == {"zero", "b", "c"}
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("name", ["base-model", "", None, "unknown"])
-def test_no_request_reaches_the_model_without_a_loaded_adapter(name: str | None) -> None:
+@pytest.mark.parametrize("model", ["base-model", "", None, "unknown"])
+def test_no_request_reaches_the_model_without_a_loaded_adapter(model: str | None) -> None:
     async def run() -> None:
         engine = Engine(slots=3, answer_seconds=1000)
         async with client(engine) as http:
-            assert (await http.post("/v1/chat/completions", json={"model": name})).status_code == 404
+            assert (await http.post("/v1/chat/completions", json={"model": model})).status_code == 404
             assert (await http.post("/v1/chat/completions", json={})).status_code == 400
             assert (await http.post("/v1/completions", content=b"[]")).status_code == 400
 
     asyncio.run(run())
 
 
-def test_a_loaded_name_keeps_its_bytes() -> None:
+def test_a_name_is_the_digest_of_what_is_loaded_whoever_loads_it() -> None:
     async def run() -> None:
-        async with client(Engine(slots=4)) as http:
+        engine = Engine(slots=4)
+        async with client(engine) as http:
+            for other in (str(folder("b")), "/none", None, 7):
+                assert await load(http, "a", lora_path=other) == 409
+            assert await load(http, "a", lora_name="a") == 409
+            assert held(engine) == {"zero"}
             assert await load(http, "a") == 200
             assert await load(http, "a") == 200
-            assert await load(http, "a", lora_path="/other") == 409
+            assert await load(http, "a", lora_path=str(folder("b"))) == 409
             assert await load(http, "a", load_inplace=True) == 400
+            changed, its_name = folder("c"), name("c")
+            (changed / "adapter_model.safetensors").write_text("d")
+            body = {"lora_name": its_name, "lora_path": str(changed)}
+            assert (await http.post("/v1/load_lora_adapter", json=body)).status_code == 409
+        assert held(engine) == {"zero", "a"}
 
     asyncio.run(run())
 
