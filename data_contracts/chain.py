@@ -38,6 +38,8 @@ EventKind = Literal[
     "rollback.recorded",
     "root-cause.filed",
     "projection.repaired",
+    "champion.unverified",
+    "champion.verified",
     "log-key.rotated",
     "drift.recorded",
     "traces.expired",

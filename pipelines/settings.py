@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     release_key: Path | None = None
     """Private key (PEM, P-256) that signs releases; one in ``home``/keys, made when it is first needed, without it."""
     notify: str = Field(default="", repr=False, exclude=True)
-    """Whom to tell of promotions, rollbacks, failed canaries, deprecations and retirements: Apprise URLs, apart by
-    spaces. They may hold secrets: kept out of every dump of the settings."""
+    """Whom to tell of promotions, deprecations, retirements and alerts: Apprise URLs, apart by spaces. They may hold
+    secrets: kept out of every dump of the settings."""
     reconcile_seconds: float = 5.0
     """How often the gateway makes loaded adapters, registry alias and routes equal to the audit log."""
     gateway_port: int = 8100

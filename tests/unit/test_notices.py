@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -101,15 +102,18 @@ def test_each_move_is_told_once_to_every_address_and_recorded_without_its_secret
     told = deliver(line.parts)
 
     first = [each["message"] for each in hook.got if each["path"] == f"/{SECRET}"]
-    assert len(first) == 6
+    assert len(first) == 7
     assert first[0] == f"small (production): release {release.digest} is live, in place of the base model."
     assert f"the canary of release {candidate.digest} failed, the champion stays: 0 of 4 answers" in first[1]
     assert f"release {release.digest} is deprecated and answers until 2099-01-01T00:00:00+00:00: prices" in first[2]
-    assert f"release {candidate.digest} is live, in place of {release.digest}" in first[3]
-    assert f"release {release.digest} is retired and never serves again" in first[4]
-    assert "rolled back to the base model" in first[5]
-    assert "wrong refunds" in first[5]
-    assert len(told.sent) == len(hook.got) == len(sent(line)) == 12
+    assert re.fullmatch(f"Over since .* the canary of release {candidate.digest} failed.*", first[3]), "it passed"
+    assert f"release {candidate.digest} is live, in place of {release.digest}" in first[4]
+    assert f"release {release.digest} is retired and never serves again" in first[5]
+    assert "rolled back to the base model" in first[6]
+    assert "wrong refunds" in first[6]
+    for alert in (first[1], first[6]):
+        assert [part for part in ("Evidence: ", "Done: ", "To do: ", "Runbook: docs/") if part not in alert] == []
+    assert len(told.sent) == len(hook.got) == len(sent(line)) == 14
     assert {each["address"] for each in sent(line)} == set(line.parts.notifier.addresses)
     assert deliver(line.parts).sent == ()
 

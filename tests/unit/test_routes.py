@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts.digests import Digest, sha256_bytes
-from data_contracts.errors import Refused
+from data_contracts.errors import Refused, Unavailable
+from data_contracts.manifests import BaseManifest
 from pipelines.recipes.product import Product
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import challenging, project, read_routes, routes_file
@@ -139,6 +140,43 @@ def test_a_champion_that_cannot_be_loaded_is_an_error_and_stays_the_champion(
     route = read_routes(parts.home).of(product.name)
     assert route is not None
     assert route.champion == live
+
+
+def test_a_champion_that_cannot_be_verified_is_chained_once_and_so_is_that_it_can_again(
+    parts: FakeParts, product: Product
+) -> None:
+    def said() -> list[tuple[str, object]]:
+        return [(r.event, r.body.get("reason")) for r in parts.log.records() if r.event.startswith("champion.")]
+
+    chain(parts, product, release(parts, product, "a"))
+    parts.server.refuses.add(sha256_bytes(b"a"))
+    for _ in range(3):
+        with pytest.raises(Refused, match="another base"):
+            reconcile(parts, [product])
+    (found,) = said()
+    assert found[0] == "champion.unverified"
+    assert "another base" in str(found[1])
+    parts.server.refuses.clear()
+    for _ in range(3):
+        reconcile(parts, [product])
+    assert [event for event, _ in said()] == ["champion.unverified", "champion.verified"]
+
+    chain(parts, product, release(parts, product, "b"))
+    reconcile(parts, [product])
+    assert len(said()) == 2, "a champion that is well is not spoken of"
+
+
+def test_a_champion_is_not_called_unverified_because_the_server_is_away(
+    parts: FakeParts, product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(base: BaseManifest) -> None:
+        raise Unavailable("vLLM does not answer")
+
+    chain(parts, product, release(parts, product, "a"))
+    monkeypatch.setattr(parts.server, "ensure_running", away)
+    with pytest.raises(Unavailable):
+        reconcile(parts, [product])
+    assert [r for r in parts.log.records() if r.event.startswith("champion.")] == []
 
 
 def test_a_challenger_is_routed_only_while_its_canary_runs_and_survives_reconciling(

@@ -1,10 +1,12 @@
-"""Tell people what became of a release. What is to be told, and to whom it was told, follows from the audit log.
+"""Tell people what became of a release, and of alerts. What is to be told, and to whom it was told, follows from the
+audit log.
 
 A notice is sent again until it was recorded as sent: at least once to every configured address, for a week.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from data_contracts.chain import AuditRecord
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError
 from pipelines.stages.protocols import Parts
+from pipelines.stages.signals.alerts import alerts
 
 TRIED_FOR = timedelta(days=7)
 """So long after its record a notice is sent; an address that is configured later hears of no older ones."""
@@ -35,15 +38,17 @@ class Told(NamedTuple):
     failed: tuple[tuple[Notice, str], ...]
 
 
-def due(records: Iterable[AuditRecord], addresses: Sequence[str], now: datetime) -> list[Notice]:
-    """What nobody was told yet, oldest first."""
+def due(records: Sequence[AuditRecord], addresses: Sequence[str], now: datetime) -> list[Notice]:
+    """What nobody was told yet, oldest first; all that one record brings about is one notice."""
     told: set[tuple[Digest, str]] = set()
     news: list[tuple[AuditRecord, str]] = []
+    raised, over = _alerts(records, now)
     for record in records:
         if record.event == "notice.sent":
             told.add((str(record.body["about"]), str(record.body["address"])))
-        elif record.time > now - TRIED_FOR and (text := _text(record)):
-            news.append((record, text))
+        elif record.time > now - TRIED_FOR:
+            texts = [*raised[record.sequence], *filter(None, [_text(record)]), *over[record.sequence]]
+            news += [(record, "\n\n".join(texts))] if texts else []
     return [
         Notice(address, record, f"Assay: {record.product}", text)
         for record, text in news
@@ -82,18 +87,25 @@ def _send(parts: Parts, notice: Notice) -> str:
     return ""
 
 
+def _alerts(records: Sequence[AuditRecord], now: datetime) -> tuple[defaultdict[int, list[str]], ...]:
+    """Sequence of a record -> the alerts that it raises, and those that it ends, in words."""
+    raised: defaultdict[int, list[str]] = defaultdict(list)
+    over: defaultdict[int, list[str]] = defaultdict(list)
+    for alert in alerts(records, now):
+        raised[alert.raised].append(alert.text)
+        if alert.ended is not None:
+            over[alert.ended].append(alert.text_over)
+    return raised, over
+
+
 def _text(record: AuditRecord) -> str:
-    """What happened, in words; empty for what nobody is told of."""
+    """What happened, in words; empty for what nobody is told of, or what is an alert."""
     body = record.body
-    release, where = body.get("release"), f"{record.product} ({body.get('environment', 'canary')})"
+    release, where = body.get("release"), f"{record.product} ({body.get('environment')})"
     reason = body.get("reason")
     match record.event:
         case "promotion.recorded":
             return f"{where}: release {release} is live, in place of {body.get('displaced') or 'the base model'}."
-        case "rollback.recorded":
-            return f"{where}: rolled back to {release or 'the base model'} from {body.get('from')}: {reason}."
-        case "canary.recorded" if body["outcome"] == "fail":
-            return f"{record.product}: the canary of release {release} failed, the champion stays: {reason}."
         case "release.deprecated":
             then = f" Its successor is {body['successor']}." if body.get("successor") else ""
             return f"{where}: release {release} is deprecated and answers until {body['sunset']}: {reason}.{then}"

@@ -5,6 +5,7 @@ Others are loaded when they are asked for (`pipelines.stages.serve.loading`), in
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError, Refused
@@ -18,22 +19,29 @@ from pipelines.stages.serve.routes import RouteTable
 log = logging.getLogger(__name__)
 
 
+class Placed(NamedTuple):
+    """``loaded``: by release, what kept it from being loaded, ``None`` where it is; whoever found no free slot is not
+    among them. ``failures``: what kept a champion from being pinned or loaded."""
+
+    loaded: dict[Digest, AssayError | None]
+    failures: list[Exception]
+
+
 def place(
     parts: Parts, products: Sequence[Product], truth: RouteTable, course: Course, done: list[str]
-) -> list[Exception]:
+) -> Placed:
     """Pinned champions push others out. Then, into free slots alone, the other champions, the releases to roll back to,
-    and shadows: else this would undo what requests have loaded. Registered releases only, and none that was shredded.
-
-    Returns what kept a champion from being pinned or loaded."""
+    and shadows: else this would undo what requests have loaded. Registered releases only, and none that was shredded."""
     pinned = {product.name for product in products if product.serving.placement == "pinned"}
     champions = [route.champion for route in sorted(truth.routes, key=lambda route: route.product not in pinned)]
     wanted = [*champions, *(route.previous for route in truth.routes), *(route.shadow for route in truth.routes)]
     found: dict[Digest, ReleaseManifest] = {}
-    failures: list[Exception] = []
+    placed = Placed({}, [])
 
     def failed(release: Digest, error: AssayError) -> None:
         log.error("%s cannot be served: %s", release, error)
-        failures.extend([error] if release in champions else [])
+        placed.loaded[release] = error
+        placed.failures.extend([error] if release in champions else [])
 
     for release in dict.fromkeys(filter(None, wanted)):
         try:
@@ -45,27 +53,29 @@ def place(
         except AssayError as error:
             failed(release, error)
     if not found:
-        return failures
+        return placed
     server = parts.server
     try:
         server.ensure_running(base_of(parts.store, next(iter(found.values())).base))
         loaded = set(server.loaded()) - {server.base_name()}
     except AssayError as error:
-        return [*failures, error]
+        return Placed(placed.loaded | dict.fromkeys(found, error), [*placed.failures, error])
     live = {route.product: found.get(route.champion or "") for route in truth.routes}
-    kept = _pin(parts, {name: one.weights if one and name in pinned else None for name, one in live.items()}, failures)
+    kept = _pin(parts, {name: one.weights if one and name in pinned else None for name, one in live.items()}, placed.failures)
     for release, manifest in found.items():
         name = server.name_of(manifest.weights)
-        if name in loaded or (name not in kept and len(loaded | kept) >= server.residents):
-            continue
-        try:
-            server.ensure_loaded(manifest.weights)
-        except AssayError as error:
-            failed(release, error)
-        else:
+        if name not in loaded:
+            if name not in kept and len(loaded | kept) >= server.residents:
+                continue
+            try:
+                server.ensure_loaded(manifest.weights)
+            except AssayError as error:
+                failed(release, error)
+                continue
             loaded.add(name)
             done.append(f"loaded {name} for {manifest.product}")
-    return failures
+        placed.loaded[release] = None
+    return placed
 
 
 def _pin(parts: Parts, adapters: Mapping[str, Digest | None], failures: list[Exception]) -> set[str]:

@@ -5,13 +5,13 @@ means that all else was done.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord
-from data_contracts.digests import is_digest
-from data_contracts.errors import Tampered
+from data_contracts.digests import Digest, is_digest
+from data_contracts.errors import AssayError, Tampered, Unavailable
 from data_contracts.lifecycle import Course, follow
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
@@ -28,6 +28,11 @@ from pipelines.stages.serve.routes import (
     was_approved,
 )
 
+_ABOUT_CHAMPION = (
+    *("champion.unverified", "champion.verified"),
+    *("promotion.recorded", "rollback.recorded", "release.revoked"),
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -36,17 +41,18 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
 
     What a foreign hand changed is repaired with an audit event ``projection.repaired``. A champion that cannot be
     loaded, or a registry that cannot be reached, does not keep the routes from telling the truth: that error is raised
-    at the end.
+    at the end. One that is not what was recorded is chained as ``champion.unverified``, once until it is verified.
     """
     done: list[str] = []
     records = parts.log.records()
-    failures = place(parts, products, project(records, products), follow(records), done)
+    loaded, failures = place(parts, products, project(records, products), follow(records), done)
     with parts.locks.hold("reconcile"):
         found = _found(parts)
         records = parts.log.records()
         course = follow(records)
         routes = []
         for route in project(records, products).routes:
+            _report_champion(parts, records, route, loaded, done)
             _report_foreign_route(parts, records, route, found, done)
             before = found.of(route.product) if found else None
             try:
@@ -60,6 +66,37 @@ def reconcile(parts: Parts, products: Sequence[Product]) -> list[str]:
     if failures:
         raise failures[0]
     return done
+
+
+def _report_champion(
+    parts: Parts,
+    records: Sequence[AuditRecord],
+    route: Route,
+    loaded: Mapping[Digest, AssayError | None],
+    done: list[str],
+) -> None:
+    """An audit event when the champion turns out not to be what was recorded, and when it is again. A server that
+    cannot be reached says nothing about it."""
+    if route.champion is None or route.champion not in loaded:
+        return
+    if isinstance(error := loaded[route.champion], Unavailable):
+        return
+    if (error is None) != _is_unverified(records, route):
+        return
+    body: dict[str, JsonValue] = {"environment": route.environment, "release": route.champion}
+    if error is not None:
+        parts.log.append("champion.unverified", route.product, body | {"reason": str(error)}, actor="reconciler")
+        return
+    parts.log.append("champion.verified", route.product, body, actor="reconciler")
+    done.append(f"verified {route.champion} of {route.product} again")
+
+
+def _is_unverified(records: Sequence[AuditRecord], route: Route) -> bool:
+    """Whether the log's newest word about this champion is that it cannot be verified."""
+    for record in reversed(records):
+        if record.product == route.product and record.event in _ABOUT_CHAMPION:
+            return record.event == "champion.unverified" and record.body["release"] == route.champion
+    return False
 
 
 def _found(parts: Parts) -> RouteTable | None:

@@ -1,0 +1,219 @@
+"""What people have to know of, from the audit log alone: each alert says what happened, with which evidence, what the
+line did about it, and what a person should do; ``docs/runbooks`` has a page for each kind.
+
+An alert is raised once while its episode lasts, however often the log tells of it again, and is over once. A log that
+is broken raises none: nothing can be read from it, and whoever asks is told so.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from data_contracts.chain import AuditRecord
+from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
+
+Kind = Literal[
+    "drift",
+    "retraining-decided",
+    "retraining-held",
+    "canary-reverted",
+    "projection-repaired",
+    "rollback",
+    "champion-unverified",
+]
+QUIET = timedelta(days=1)
+"""What was put back is over when it did not have to be put back again for so long; no record says so."""
+
+
+class Alert(Frozen):
+    """``episode``: what of the product it is about. ``raised`` and ``ended`` are sequences of audit records; ``since``
+    is the time of the first, ``last`` of the newest that told of it again, ``over`` when it ended."""
+
+    product: str
+    kind: Kind
+    episode: str
+    raised: int
+    since: datetime
+    last: datetime
+    happened: str
+    evidence: dict[str, Digest]
+    done: str
+    todo: str
+    over: datetime | None = None
+    ended: int | None = None
+
+    @property
+    def key(self) -> tuple[str, Kind, str]:
+        return self.product, self.kind, self.episode
+
+    @property
+    def runbook(self) -> str:
+        return f"docs/runbooks/{self.kind}.md"
+
+    @property
+    def text(self) -> str:
+        evidence = "".join(f", {name} {digest}" for name, digest in self.evidence.items())
+        return (
+            f"{self.happened}\nEvidence: audit record {self.raised}{evidence}\n"
+            f"Done: {self.done}\nTo do: {self.todo}\nRunbook: {self.runbook}"
+        )
+
+    @property
+    def text_over(self) -> str:
+        return f"Over since {self.over:%Y-%m-%d %H:%M} UTC (audit record {self.ended}): {self.happened}"
+
+
+def alerts(records: Iterable[AuditRecord], now: datetime) -> list[Alert]:
+    """All that were ever raised, the oldest first; those without ``over`` last on."""
+    ended: list[Alert] = []
+    lasting: dict[tuple[str, Kind, str], Alert] = {}
+    for record in records:
+        fresh = _raised(record)
+        for key, alert in list(lasting.items()):
+            if _lapses(alert, record.time):
+                ended.append(lasting.pop(key).model_copy(update={"over": alert.last + QUIET}))
+            elif fresh is not None and fresh.key == key:
+                lasting[key] = alert.model_copy(update={"last": record.time})
+            elif alert.product == record.product and _ends(record, alert):
+                ended.append(lasting.pop(key).model_copy(update={"over": record.time, "ended": record.sequence}))
+        if fresh is not None:
+            lasting.setdefault(fresh.key, fresh)
+    found = [
+        alert.model_copy(update={"over": alert.last + QUIET}) if _lapses(alert, now) else alert
+        for alert in lasting.values()
+    ]
+    return sorted([*ended, *found], key=lambda alert: alert.raised)
+
+
+def _lapses(alert: Alert, now: datetime) -> bool:
+    return alert.kind == "projection-repaired" and now > alert.last + QUIET
+
+
+def _ends(record: AuditRecord, alert: Alert) -> bool:
+    """Whether this record, of the alert's product, ends it; one that raises the very same alert again is not asked."""
+    match record.event:
+        case "drift.recorded":
+            return alert.kind == "drift"
+        case "retrain.decided":
+            again = record.body["decision"] == "retrain"
+            return alert.kind == "retraining-held" or (again and alert.kind == "retraining-decided")
+        case "release.registered":
+            return alert.kind == "retraining-decided"
+        case "canary.recorded":
+            return alert.kind == "canary-reverted"
+        case "champion.verified" | "release.revoked":
+            return alert.kind == "champion-unverified"
+        case "promotion.recorded" | "rollback.recorded":
+            return alert.kind in ("drift", "retraining-held", "canary-reverted", "champion-unverified")
+        case "root-cause.filed":
+            return (alert.kind, alert.episode) == ("rollback", record.body["environment"])
+    return False
+
+
+def _raised(record: AuditRecord) -> Alert | None:
+    """The alert that this record raises, if its episode does not last already."""
+    body = record.body
+    release, reason = body.get("release"), body.get("reason")
+    where = f"{record.product} ({body.get('environment')})"
+    match record.event:
+        case "drift.recorded" if body["drifted"]:
+            return _alert(
+                record,
+                "drift",
+                episode=str(release),
+                happened=f"{record.product}: traffic is not what release {release} first met: {reason}.",
+                evidence=("report", "release"),
+                done="The line decides whether to retrain; nothing was changed.",
+                todo="Look at what changed, and whether retraining is the answer to it.",
+            )
+        case "retrain.decided" if body["decision"] == "retrain":
+            return _alert(
+                record,
+                "retraining-decided",
+                episode=str(body.get("episode")),
+                happened=f"{record.product}: retraining was decided: {_reasons(record)}.",
+                evidence=("record", "drift"),
+                done="A run of the line starts within a minute; its candidate waits for approval like any other.",
+                todo="See that the run ends, and review its candidate.",
+            )
+        case "retrain.decided" if body["decision"] == "hold":
+            return _alert(
+                record,
+                "retraining-held",
+                episode=f"{body.get('held_by')} {body.get('episode')}",
+                happened=f"{record.product}: retraining is due and held by {body.get('held_by')}: {_reasons(record)}.",
+                evidence=("record", "drift"),
+                done="Nothing is trained; it is decided again within an hour after the hold is over.",
+                todo="Wait, end the hold, or start the line yourself.",
+            )
+        case "canary.recorded" if body["outcome"] == "fail":
+            return _alert(
+                record,
+                "canary-reverted",
+                episode=str(release),
+                happened=f"{record.product}: the canary of release {release} failed, the champion stays: {reason}.",
+                evidence=("release", "canary"),
+                done="Nobody is answered by the release any more, and no sensor tries it again.",
+                todo="Find out why; then try it again or reject it.",
+            )
+        case "projection.repaired":
+            found = body["found"] or "nothing"
+            expected = body["expected"] or "the base model"
+            return _alert(
+                record,
+                "projection-repaired",
+                episode=f"{body['environment']} {body['projection']}",
+                happened=f"{where}: a foreign hand changed {body['projection']} to {found}; live is {expected}.",
+                evidence=("expected",),
+                done="It was put back to what the audit log says.",
+                todo="Find out who wrote there, and take away the right to.",
+            )
+        case "rollback.recorded":
+            back = release or "the base model"
+            return _alert(
+                record,
+                "rollback",
+                episode=str(body["environment"]),
+                happened=f"{where}: rolled back to {back} from {body.get('from')}: {reason}.",
+                evidence=("from", "release"),
+                done="It answers from the next request on; nothing is approved until the cause is filed.",
+                todo="Tell those who were answered wrongly, find the cause, and file it.",
+            )
+        case "champion.unverified":
+            return _alert(
+                record,
+                "champion-unverified",
+                episode=f"{body['environment']} {release}",
+                happened=f"{where}: the live release {release} cannot be verified: {reason}.",
+                evidence=("release",),
+                done="It is not loaded: the base answers where the product lets it, nobody elsewhere.",
+                todo="Bring its files back, or roll back.",
+            )
+    return None
+
+
+def _alert(
+    record: AuditRecord, kind: Kind, episode: str, happened: str, evidence: tuple[str, ...], done: str, todo: str
+) -> Alert:
+    """``evidence``: the fields of the record that hold its digests."""
+    return Alert(
+        product=record.product,
+        kind=kind,
+        episode=episode,
+        raised=record.sequence,
+        since=record.time,
+        last=record.time,
+        happened=happened,
+        evidence={_NAMES.get(name, name): str(digest) for name in evidence if (digest := record.body.get(name))},
+        done=done,
+        todo=todo,
+    )
+
+
+_NAMES = {"record": "decision", "report": "drift report", "drift": "drift report", "from": "left release"}
+
+
+def _reasons(record: AuditRecord) -> str:
+    found = record.body["reasons"]
+    return "; ".join(map(str, found)) if isinstance(found, list) else str(found)
