@@ -24,6 +24,7 @@ from pipelines import (
     gate_cli,
     judge_cli,
     lifecycle_cli,
+    overview_cli,
     recipe_cli,
     releases_cli,
     review_cli,
@@ -48,6 +49,7 @@ app.add_typer(lifecycle_cli.app)
 app.add_typer(shadow_cli.app)
 app.add_typer(erasure_cli.app)
 app.add_typer(decision_cli.app)
+app.add_typer(overview_cli.app)
 app.add_typer(audit_cli.app)
 app.add_typer(runs_cli.app)
 app.add_typer(capacity_cli.app)

@@ -24,7 +24,7 @@ def decision(product: ProductName, as_json: JsonFlag = False) -> None:
 
     Example: assay decision billing-assistant
     """
-    from pipelines.stages.signals.retrain_decision import RetrainDecision, newest_decision
+    from pipelines.stages.signals.retrain_decision import RetrainDecision, disputes_of, newest_decision
 
     line = Line()
     log = line.log.records()
@@ -35,7 +35,7 @@ def decision(product: ProductName, as_json: JsonFlag = False) -> None:
         )
         return
     record = line.store.get_manifest(str(newest.body["record"]), RetrainDecision)
-    disputes = [r for r in log if r.event == "decision.disputed" and r.body["decided"] == newest.digest]
+    disputes = disputes_of(log, newest)
     if as_json:
         told = [{"by": r.actor, "time": r.time.isoformat(), "reason": r.body["reason"]} for r in disputes]
         show(record.payload() | {"time": newest.time.isoformat(), "disputes": told})

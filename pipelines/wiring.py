@@ -1,9 +1,11 @@
 """Settings -> adapters, without Dagster: what the command line, the gateway, the trainer, assets and tests share."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from data_contracts.errors import BadInput
 from pipelines.recipes.product import ROOT, Product, load_product, product_names
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from evals.protocols import JudgeModel
     from pipelines.stages.data.protocols import BatchEngine
     from pipelines.stages.release.export import Exporter
+    from pipelines.stages.signals.overview import Consoles, Overview
     from pipelines.stages.train.launcher import TrainerLauncher
     from resources.answer_store import SqliteAnswers
     from resources.base_model import BaseModels
@@ -59,6 +62,19 @@ class Line:
     @property
     def review_url(self) -> str:
         return f"http://127.0.0.1:{self.settings.review_port}"
+
+    @property
+    def consoles(self) -> "Consoles":
+        """Where Dagster and MLflow are to be seen: MLflow's own server where the settings name one, without a password
+        that stands there."""
+        from pipelines.stages.signals.overview import Consoles
+
+        settings = self.settings
+        own = urlsplit(settings.mlflow_uri)
+        mlflow = f"http://127.0.0.1:{settings.mlflow_port}"
+        if own.scheme in ("http", "https"):
+            mlflow = urlunsplit((own.scheme, own.netloc.rpartition("@")[2], own.path.rstrip("/"), "", ""))
+        return Consoles(dagster=f"http://127.0.0.1:{settings.dagster_port}", mlflow=mlflow)
 
     @cached_property
     def store(self) -> FsspecArtifactStore:
@@ -274,8 +290,18 @@ def gateway_app() -> "FastAPI":
 
 
 def review_app() -> "FastAPI":
-    """The review page of the installation that the environment names (``uvicorn --factory``)."""
+    """The review page and the overviews of the installation that the environment names (``uvicorn --factory``)."""
     from pipelines.stages.release.review_page import make_review_page
+    from pipelines.stages.signals.overview_page import add_overviews
 
     line = Line()
-    return make_review_page(line, line.products)
+    app = make_review_page(line, line.products)
+    add_overviews(app, lambda name: overview_of(line, name))
+    return app
+
+
+def overview_of(line: Line, name: str) -> "Overview":
+    """What `assay overview` and the page show."""
+    from pipelines.stages.signals.overview import overview
+
+    return overview(line, line.products(), name, lambda: line.supervisor.status(), line.consoles, datetime.now(UTC))

@@ -1,10 +1,11 @@
-"""The review page in a browser: it fits a phone and a desk, axe-core finds nothing, its script runs under its own
-policy, and a dossier is drawn whole under a stricter one.
+"""The review page and an overview in a browser: they fit a phone and a desk, axe-core finds nothing, the review page's
+script runs under its own policy, and a dossier is drawn whole under a stricter one.
 
 Skipped where there is no Chromium.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +22,17 @@ from pipelines.stages.release.dossier import of_verdict
 from pipelines.stages.release.lifecycle import archive
 from pipelines.stages.release.review_page import make_review_page
 from pipelines.stages.release.rollback import rollback
+from pipelines.stages.signals.overview_page import add_overviews
 from tests.support.browser import CHROMIUM, look, visit
 from tests.support.line import SmallLine
 from tests.support.pieces import NAME
 from tests.support.ports import free_ports
 from tests.support.serving import running
+from tests.support.watched import look as overview_of
+from tests.support.watched import watch
 
 PHONE, DESKTOP = 390, 1280
+NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 LONG = "refunds_without_an_invoice_" * 6
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
@@ -76,6 +81,38 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def fetched(url: str) -> str:
     return httpx.get(url, verify=False, trust_env=False).text
+
+
+@pytest.fixture(scope="module")
+def overview_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a product with everything to see: alerts, a program that is down, drift, a held retraining, candidates."""
+    line = SmallLine(tmp_path_factory.mktemp("watched"))
+    live = line.live()
+    watch(line, live, NOW, LONG)
+    line.release(1, line.model_of(live))
+    (line.parts.home / "routes.json").write_text("not json")
+    app = make_review_page(line.parts, line.parts.products)
+    add_overviews(app, lambda name: overview_of(line, NOW, name))
+    with running(app, free_ports(1)[0]) as url:
+        yield f"{url}/product/{NAME}"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_an_overview_fits_the_window_without_a_complaint_of_the_console_or_of_axe(
+    overview_url: str, width: int, tmp_path: Path
+) -> None:
+    seen = look(fetched(overview_url), width, tmp_path)
+    assert seen.width == width
+    assert seen.closed <= width
+    assert seen.console == []
+    assert seen.violations == []
+    assert seen.passes > 20
+
+
+def test_an_overview_is_drawn_under_its_policy_without_a_complaint(overview_url: str, tmp_path: Path) -> None:
+    document, console = visit(overview_url, tmp_path)
+    assert console == []
+    assert document.count("<svg") == 3
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])

@@ -121,11 +121,15 @@ class Review(Frozen):
 
 def review(parts: Parts, products: Sequence[Product], now: datetime) -> list[Review]:
     """Every product that has a file or a release. Raises `ChainBroken` for a log that is not intact."""
-    records = parts.log.records()
-    desk = _Desk(parts, records, follow(records), set(unsettled(records)), submitted(parts), set_aside(parts), now)
+    desk = _desk(parts, parts.log.records(), now)
     files = {(product.name, product.environment): product for product in products}
     places = {*files, *((each.product, each.environment) for each in desk.course.standings.values())}
     return [_of_product(desk, place, files.get(place)) for place in sorted(places)]
+
+
+def review_one(parts: Parts, records: list[AuditRecord], product: Product, now: datetime) -> Review:
+    """One product, by an intact log that was read already."""
+    return _of_product(_desk(parts, records, now), (product.name, product.environment), product)
 
 
 class _Desk(NamedTuple):
@@ -138,6 +142,10 @@ class _Desk(NamedTuple):
     waiting: list[Approval]
     refused: list[tuple[Approval, str]]
     now: datetime
+
+
+def _desk(parts: Parts, records: list[AuditRecord], now: datetime) -> _Desk:
+    return _Desk(parts, records, follow(records), set(unsettled(records)), submitted(parts), set_aside(parts), now)
 
 
 def _of_product(desk: _Desk, place: Place, product: Product | None) -> Review:

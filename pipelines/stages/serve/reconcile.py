@@ -29,9 +29,13 @@ from pipelines.stages.serve.routes import (
 )
 
 _ABOUT_CHAMPION = (
-    *("champion.unverified", "champion.verified"),
-    *("promotion.recorded", "rollback.recorded", "release.revoked"),
+    "champion.unverified",
+    "champion.verified",
+    "promotion.recorded",
+    "rollback.recorded",
+    "release.revoked",
 )
+"""After these, what was said before about a champion holds no more."""
 
 log = logging.getLogger(__name__)
 

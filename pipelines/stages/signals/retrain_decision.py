@@ -137,6 +137,10 @@ def newest_decision(log: Sequence[AuditRecord], product: str) -> AuditRecord | N
     return next((r for r in reversed(log) if r.event == "retrain.decided" and r.product == product), None)
 
 
+def disputes_of(log: Sequence[AuditRecord], decided: AuditRecord) -> list[AuditRecord]:
+    return [r for r in log if r.event == "decision.disputed" and r.body["decided"] == decided.digest]
+
+
 def dispute(parts: Parts, product: str, reason: str, actor: str) -> AuditRecord:
     """Chain somebody's objection to the newest decision. It changes no decision: people read it. Raises `Missing`
     without a decision, `BadInput` without a reason."""
