@@ -16,6 +16,7 @@ from pipelines.stages.release.review_page import make_review_page
 from pipelines.stages.release.rollback import rollback
 from pipelines.wiring import Line
 from tests.support.line import SmallLine
+from tests.support.pieces import NAME
 from tests.support.ports import free_ports
 from tests.support.serving import running
 
@@ -169,6 +170,10 @@ def test_the_supervisor_starts_it_tells_its_address_and_stops_it(tmp_path: Path)
         (status,) = (each for each in line.supervisor.up(["review"]) if each.name == "review")
         assert (status.healthy, status.url) == (True, line.review_url)
         assert release.digest in httpx.get(line.review_url, verify=False, trust_env=False).text
+        overview = httpx.get(f"{line.review_url}/product/{NAME}", verify=False, trust_env=False)
+        assert overview.status_code == 200
+        assert '<dt>review</dt><dd><strong class="pass">healthy' in overview.text, "it asks the supervisor, and itself"
+        assert '<dt>gateway</dt><dd><strong class="fail">not healthy' in overview.text
     finally:
         line.supervisor.down()
     assert line.supervisor.state("review") == "STOPPED"
