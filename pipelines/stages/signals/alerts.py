@@ -187,7 +187,7 @@ def _raised(record: AuditRecord) -> Alert | None:
                 episode=f"{body['environment']} {release}",
                 happened=f"{where}: the live release {release} cannot be verified: {reason}.",
                 evidence=("release",),
-                done="It is not loaded: the base answers where the product lets it, nobody elsewhere.",
+                done="It is not loaded anew; the base answers in its place where the product lets it.",
                 todo="Bring its files back, or roll back.",
             )
     return None
