@@ -27,11 +27,9 @@ class Placed(NamedTuple):
     failures: list[Exception]
 
 
-def place(
-    parts: Parts, products: Sequence[Product], truth: RouteTable, course: Course, done: list[str]
-) -> Placed:
+def place(parts: Parts, products: Sequence[Product], truth: RouteTable, course: Course, done: list[str]) -> Placed:
     """Pinned champions push others out. Then, into free slots alone, the other champions, the releases to roll back to,
-    and shadows: else this would undo what requests have loaded. Registered releases only, and none that was shredded."""
+    and shadows: else this would undo what requests have loaded. Registered releases only, none that was shredded."""
     pinned = {product.name for product in products if product.serving.placement == "pinned"}
     champions = [route.champion for route in sorted(truth.routes, key=lambda route: route.product not in pinned)]
     wanted = [*champions, *(route.previous for route in truth.routes), *(route.shadow for route in truth.routes)]
@@ -61,7 +59,8 @@ def place(
     except AssayError as error:
         return Placed(placed.loaded | dict.fromkeys(found, error), [*placed.failures, error])
     live = {route.product: found.get(route.champion or "") for route in truth.routes}
-    kept = _pin(parts, {name: one.weights if one and name in pinned else None for name, one in live.items()}, placed.failures)
+    pins = {name: one.weights if one and name in pinned else None for name, one in live.items()}
+    kept = _pin(parts, pins, placed.failures)
     for release, manifest in found.items():
         name = server.name_of(manifest.weights)
         if name not in loaded:
