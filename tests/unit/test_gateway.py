@@ -106,7 +106,7 @@ def test_a_shred_under_way_is_told_and_the_base_does_not_answer(home: Installati
     monkeypatch.setattr(home.parts.server, "ensure_loaded", refuse)
     answer = home.ask()
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "tenant_shredded")
-    assert home.parts.server.asked == []
+    assert home.parts.server.base_name() not in [each["model"] for each in home.parts.server.asked]
 
 
 def test_the_next_request_after_a_promotion_or_rollback_gets_the_other_release(home: Installation) -> None:
