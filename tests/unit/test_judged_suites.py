@@ -132,7 +132,7 @@ def test_a_rag_suite_of_a_product_is_left_out_then_untrusted_then_decides(tmp_pa
         with pytest.raises(Refused, match=r"no metric faithfulness .* set ASSAY_JUDGE_URL and ASSAY_JUDGE_MODEL"):
             desk.decided(bare, layer)
         (section,) = sections(policy, load_suites(product), results)
-        assert (section.metric, [row.metric for row in section.rows]) == ("rouge_l", ["rouge_l"])
+        assert (section.by_item[0].metric, [row.metric for row in section.rows]) == ("rouge_l", ["rouge_l"])
         assert section.description == "d. Not measured, for want of a judge model: faithfulness"
         asked = asked_of(server, "base", desk.model.weights)
         assert asked == 2 * ITEMS

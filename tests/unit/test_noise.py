@@ -22,6 +22,7 @@ from pipelines.stages.release.evidence import check_verdict
 from pipelines.stages.release.tenant_archive import archive
 from pipelines.stages.release.verify import verify
 from resources.artifact_store import FsspecArtifactStore
+from resources.tenant_keys import TenantKeys
 from tests.support.line import REPORT
 from tests.support.noise import ITEMS, NAME, SEEDS, TEMPERATURE, NoisyLine, reply
 from tests.support.teacher import TeacherServer, teaching
@@ -148,7 +149,7 @@ def test_another_temperature_than_the_policys_is_refused(noisy):
 
 def test_likelihoods_have_a_floor_of_nothing(tmp_path):
     """A probe is the same result whatever the seed: it is its own re-run."""
-    store = FsspecArtifactStore(str(tmp_path / "store"), tmp_path / "cache")
+    store = FsspecArtifactStore(str(tmp_path / "store"), tmp_path / "cache", TenantKeys(tmp_path / "keys"))
     asking = GatePolicy.model_validate(policy(BETTER).payload() | {"noise": {"seeds": [1], "temperature": 1}})
     probe, other = (result(share(6), template=NO_TEMPLATE, decoding=sha256_bytes(task)) for task in (b"1", b"2"))
     results = {"s/base": probe, "s/candidate": result(share(50), template=NO_TEMPLATE)}
