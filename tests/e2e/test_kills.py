@@ -5,11 +5,13 @@ import json
 import subprocess
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from data_contracts.digests import hex_of
 from pipelines.recipes.product import ROOT
 from pipelines.stages.serve.routes import read_routes
 from resources.adapters import served_name
@@ -123,7 +125,8 @@ def test_a_champion_whose_bytes_changed_while_vllm_was_down_is_not_served_until_
     standing = swapped.standing
     champion = standing.champion()
     assert champion is not None
-    file = standing.line.store.tree(standing.adapter(champion)) / "adapter_model.safetensors"
+    sealed = Path(standing.line.store.root) / "sealed" / hex_of(standing.adapter(champion))
+    (file,) = sealed.rglob("adapter_model.safetensors.age")
     right = file.read_bytes()
     with httpx.Client(
         base_url=standing.line.gateway_url, headers={"authorization": f"Bearer {standing.key}"}, timeout=300
