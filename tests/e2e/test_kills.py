@@ -3,6 +3,7 @@ back without a hand. The tests run in order."""
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,8 @@ class Swapped(NamedTuple):
     def roll_back(self) -> None:
         """From the second to the first by another process; returns when that is recorded, and not yet projected."""
         arguments = self.made.command("rollback", PRODUCT, "--reason", "a drill")
-        subprocess.Popen(arguments, cwd=ROOT, env=self.made.environment, stdout=subprocess.DEVNULL)
+        run = partial(subprocess.run, arguments, cwd=ROOT, env=self.made.environment, stdout=subprocess.DEVNULL)
+        threading.Thread(target=run, daemon=True).start()
         until(lambda: self.standing.champion() == self.first, "the rollback was recorded")
 
     def promote(self) -> None:
