@@ -31,7 +31,7 @@ def open_incident(parts: Parts, product: str, reason: str, actor: str) -> AuditR
     """Raises `Refused` where one is open already."""
     with parts.locks.hold("incidents"):
         if before := open_incidents(parts.log.records()).get(product):
-            raise Refused(f"an incident of {product} is open already (record {before.sequence}): close it first")
+            raise Refused(f"an incident of {_told(product)} is open already (record {before.sequence}): close it first")
         return parts.log.append("incident.opened", product, {"reason": reason}, actor=actor)
 
 
@@ -39,7 +39,11 @@ def close_incident(parts: Parts, product: str, reason: str, actor: str) -> Audit
     """Raises `Refused` where none is open."""
     with parts.locks.hold("incidents"):
         if product not in (found := open_incidents(parts.log.records())):
-            others = f"; open are those of {', '.join(sorted(found))}" if found else ""
-            raise Refused(f"no incident of {product} is open{others}")
+            others = f"; open are those of {', '.join(map(_told, sorted(found)))}" if found else ""
+            raise Refused(f"no incident of {_told(product)} is open{others}")
         opened = found[product].digest
         return parts.log.append("incident.closed", product, {"reason": reason, "opened": opened}, actor=actor)
+
+
+def _told(product: str) -> str:
+    return "all products" if product == ALL else product
