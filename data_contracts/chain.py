@@ -15,6 +15,8 @@ from data_contracts.errors import Tampered
 from data_contracts.frozen import Frozen
 from data_contracts.lifecycle import follow
 
+ALL = "*"
+"""In place of a record's product: it is about all of them."""
 GENESIS: Digest = sha256_bytes(b"assay-log-v1")
 LOG_NAMESPACE = "assay-log-v1"
 APPROVAL_NAMESPACE = "assay-approval-v1"

@@ -45,6 +45,10 @@ class ArtifactStore(Protocol):
         was shredded. Safe to repeat."""
         ...
 
+    def sweep(self) -> None:
+        """Delete what killed processes had opened. Safe to repeat."""
+        ...
+
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder for plain weights, gone after the block: in memory where the machine has a file system for that, and
         for this user only."""

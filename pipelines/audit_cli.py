@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue
 
-from data_contracts.chain import AuditRecord
+from data_contracts.chain import ALL, AuditRecord
 from data_contracts.errors import BadInput
 from pipelines.terminal import JsonFlag, console, show
 from pipelines.wiring import Line
@@ -39,7 +39,7 @@ def audit(
         for record in Line().log.records()
         if (start is None or record.time >= start)
         and (end is None or record.time < end)
-        and (not product or record.product in (product, "*"))
+        and (not product or record.product in (product, ALL))
         and fnmatchcase(record.actor, actor)
         and fnmatchcase(record.event, event)
     ]

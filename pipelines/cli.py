@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from data_contracts.chain import ChainBroken
+from data_contracts.chain import ALL, ChainBroken
 from data_contracts.digests import sha256_bytes
 from data_contracts.errors import AssayError, BadInput, Unavailable
 from data_contracts.records import ToolSpec
@@ -36,7 +36,6 @@ from pipelines import (
     tuning_cli,
 )
 from pipelines.launch import materialize
-from pipelines.stages.signals.incident import ALL
 from pipelines.terminal import JsonFlag, ProductName, console, person, show
 from pipelines.wiring import Line
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from data_contracts.chain import ALL
 from pipelines.stages.signals.freeze import freeze_file, frozen, read_calendar
-from pipelines.stages.signals.incident import ALL, close_incident, open_incident, open_incidents
+from pipelines.stages.signals.incident import close_incident, open_incident, open_incidents, told
 from pipelines.terminal import JsonFlag, ProductName, console, person, show
 from pipelines.wiring import Line
 
@@ -99,7 +100,7 @@ def incident_open(reason: Why, product: OneProduct = ALL) -> None:
     line = Line()
     name = product if product == ALL else line.product(product).name
     record = open_incident(line, name, reason, person())
-    console.print(f"incident of {_told(name)} is open (audit record {record.sequence})")
+    console.print(f"incident of {told(name)} is open (audit record {record.sequence})")
 
 
 @incident_app.command("close")
@@ -109,8 +110,4 @@ def incident_close(reason: Why, product: OneProduct = ALL) -> None:
     Example: assay incident close --reason "import mended" --product billing-assistant
     """
     record = close_incident(Line(), product, reason, person())
-    console.print(f"incident of {_told(product)} is closed (audit record {record.sequence})")
-
-
-def _told(product: str) -> str:
-    return "all products" if product == ALL else product
+    console.print(f"incident of {told(product)} is closed (audit record {record.sequence})")

@@ -25,7 +25,7 @@ from data_contracts.digests import (
 )
 from data_contracts.errors import Missing, Shredded, Tampered, Unavailable
 from data_contracts.frozen import Frozen
-from resources.scratch import scratch
+from resources.scratch import scratch, sweep
 from resources.tenant_keys import TenantKeys
 
 F = TypeVar("F", bound=Frozen)
@@ -146,6 +146,9 @@ class FsspecArtifactStore:
                 self.put_tree(self.tree(digest), tenant)
             self.fs.rm(f"{self.root}/trees/{hex_of(digest)}", recursive=True)
         shutil.rmtree(self.cache / hex_of(digest), ignore_errors=True)
+
+    def sweep(self) -> None:
+        sweep(self.cache)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -32,6 +32,13 @@ def scratch(otherwise: Path, memory: Path = _MEMORY) -> Iterator[Path]:
         os.close(held)
 
 
+def sweep(otherwise: Path, memory: Path = _MEMORY) -> None:
+    """Delete the folders of processes that were killed."""
+    root = _root(otherwise, memory)
+    with FileLock(root / ".lock", mode=0o600):
+        _sweep(root)
+
+
 def _root(otherwise: Path, memory: Path) -> Path:
     """Somebody else's folder under our name in a shared place is not used."""
     for place in (memory / f"assay-{os.getuid()}", otherwise / "opened"):

@@ -20,7 +20,7 @@ from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
 from pipelines.settings import Settings
 from pipelines.stages.data.item import Item
-from pipelines.stages.train import estimate, steps
+from pipelines.stages.train import at_hand, estimate, steps
 from pipelines.stages.train.entry import main
 from pipelines.stages.train.hardware import Machine
 from pipelines.stages.train.job import CurvePoint, RunFiles
@@ -97,7 +97,7 @@ def write_secret_rows(parts: Any, manifest: DatasetManifest, split: str, path: P
 
 @pytest.fixture(autouse=True)
 def exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "write_training_file", write_secret_rows)
+    monkeypatch.setattr(at_hand, "write_training_file", write_secret_rows)
 
 
 def test_a_run_that_is_done_says_what_it_took(tmp_path: Path, tiny_base: Path) -> None:
@@ -211,7 +211,7 @@ def _die_with_the_trainer(folder: Path, base: Path) -> None:
             os.waitpid(trainer, 0)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.write_training_file = write_secret_rows
+    at_hand.write_training_file = write_secret_rows
     Work(folder, base, make_recipe()).sft(Both())
 
 

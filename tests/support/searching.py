@@ -16,7 +16,7 @@ from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
 from pipelines.recipes.search import Search
 from pipelines.stages.data.item import Item
-from pipelines.stages.train import steps
+from pipelines.stages.train import at_hand
 from pipelines.stages.train.job import CurvePoint, RunFiles, TrainJob, TrainResult
 from pipelines.wiring import Line
 from tests.support.data import ORIGIN
@@ -88,7 +88,7 @@ def export_chats(monkeypatch: pytest.MonkeyPatch) -> None:
         write_rows(path, rows)
         return [row.digest for row in rows]
 
-    monkeypatch.setattr(steps, "write_training_file", write)
+    monkeypatch.setattr(at_hand, "write_training_file", write)
 
 
 def loss_of(learning_rate: float, step: int) -> float:

@@ -12,7 +12,7 @@ from data_contracts.manifests import Counts, DatasetManifest
 from pipelines.recipes.product import Product, load_product
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.item import Item
-from pipelines.stages.train import steps
+from pipelines.stages.train import at_hand
 from pipelines.wiring import Line
 from tests.support.data import ORIGIN
 from tests.support.trainer import Trainer
@@ -62,4 +62,4 @@ def export_made_up_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         write_rows(path, rows)
         return [row.digest for row in rows]
 
-    monkeypatch.setattr(steps, "write_training_file", write)
+    monkeypatch.setattr(at_hand, "write_training_file", write)

@@ -248,7 +248,7 @@ STEPS = [
     ("server", "unload", 2, "after"),
     (tenant_shred, "reconcile", 1, "before"),
     (tenant_shred, "forget_runs", 1, "before"),
-    ("store", "scratch", 1, "before"),
+    ("store", "sweep", 1, "before"),
 ]
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from pydantic import JsonValue, ValidationError
 
 from data_contracts.archives import TenantArchive
-from data_contracts.chain import AuditRecord, revoked_releases
+from data_contracts.chain import ALL, AuditRecord, revoked_releases
 from data_contracts.digests import Digest, canonical_json, hex_of, sha256_bytes, tree_digest, tree_files
 from data_contracts.errors import Missing, Refused, Shredded, Tampered
 from data_contracts.manifests import ModelManifest, ReleaseManifest
@@ -27,7 +27,6 @@ from pipelines.stages.protocols import Parts
 from pipelines.stages.release.attestation import ADAPTER, attestation_of
 from pipelines.stages.release.lineage import checkpoints, datasets, training_sets
 
-ALL = "*"
 _FIRST = "archive.json"
 _RECORDS = "records.jsonl"
 _NAMED = ("approval", "canary", "check", "cause")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from data_contracts.chain import AuditRecord
+from data_contracts.chain import ALL, AuditRecord
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError, Missing, Unavailable
 from data_contracts.lifecycle import follow
@@ -20,8 +20,6 @@ from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.tenants import void_keys
 from pipelines.stages.train.leftovers import forget_runs, runs_of
-
-ALL = "*"
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +53,7 @@ def shred(parts: Parts, products: Sequence[Product], tenant: str) -> ShreddedTen
         _reconcile(parts, [each for each in products if each.name in names])
         runs = runs_of(parts.home / "training", parts.checkpoints, names)
         forget_runs(lambda: runs_of(parts.home / "training", parts.checkpoints, names))
-        with parts.store.scratch():
-            pass  # sweeps what killed processes had opened
+        parts.store.sweep()
     return ShreddedTenant(str(chained.body["key"]), chained.sequence, tuple(releases), api_keys, tuple(runs))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
 
-from data_contracts.chain import AuditRecord, live_stack, revoked_releases
+from data_contracts.chain import ALL, AuditRecord, live_stack, revoked_releases
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError, BadInput, Missing, Unavailable
 from data_contracts.manifests import DatasetManifest, ReleaseManifest
@@ -25,8 +25,6 @@ from pipelines.stages.signals.erasure_scope import Derived, Family, derived, fam
 from pipelines.stages.signals.retrain_decision import effort
 from pipelines.stages.train.leftovers import forget_runs, runs_with
 
-ALL = "*"
-"""The product of records that are about no single one."""
 NOT_PROVED = (
     "That weights forgot: this is lineage, not unlearning. Checkpoints and adapters that learned from the rows still "
     "exist, in the store and in the model registry. They are revoked, not rewritten: never promoted, routed or gone "

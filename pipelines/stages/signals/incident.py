@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-from data_contracts.chain import AuditRecord
+from data_contracts.chain import ALL, AuditRecord
 from data_contracts.errors import Refused
 from pipelines.stages.protocols import Parts
-
-ALL = "*"
-"""In place of a product: all of them."""
 
 
 def open_incidents(log: Sequence[AuditRecord]) -> dict[str, AuditRecord]:
@@ -31,7 +28,7 @@ def open_incident(parts: Parts, product: str, reason: str, actor: str) -> AuditR
     """Raises `Refused` where one is open already."""
     with parts.locks.hold("incidents"):
         if before := open_incidents(parts.log.records()).get(product):
-            raise Refused(f"an incident of {_told(product)} is open already (record {before.sequence}): close it first")
+            raise Refused(f"an incident of {told(product)} is open already (record {before.sequence}): close it first")
         return parts.log.append("incident.opened", product, {"reason": reason}, actor=actor)
 
 
@@ -39,11 +36,11 @@ def close_incident(parts: Parts, product: str, reason: str, actor: str) -> Audit
     """Raises `Refused` where none is open."""
     with parts.locks.hold("incidents"):
         if product not in (found := open_incidents(parts.log.records())):
-            others = f"; open are those of {', '.join(map(_told, sorted(found)))}" if found else ""
-            raise Refused(f"no incident of {_told(product)} is open{others}")
+            others = f"; open are those of {', '.join(map(told, sorted(found)))}" if found else ""
+            raise Refused(f"no incident of {told(product)} is open{others}")
         opened = found[product].digest
         return parts.log.append("incident.closed", product, {"reason": reason, "opened": opened}, actor=actor)
 
 
-def _told(product: str) -> str:
+def told(product: str) -> str:
     return "all products" if product == ALL else product

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
-from data_contracts.chain import AuditRecord
+from data_contracts.chain import ALL, AuditRecord
 from data_contracts.digests import Digest
 from data_contracts.errors import AssayError, Refused
 from data_contracts.frozen import Frozen
@@ -21,7 +21,7 @@ from pipelines.stages.signals.alerts import Alert, alerts
 from pipelines.stages.signals.costs import Cost, Prices, costs, prices_file, read_prices
 from pipelines.stages.signals.drift import DriftReport
 from pipelines.stages.signals.freeze import freeze_file, frozen
-from pipelines.stages.signals.incident import ALL, incident_of
+from pipelines.stages.signals.incident import incident_of
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import RetrainDecision, disputes_of, newest_decision
 

@@ -18,9 +18,10 @@ from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import Recipe
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
+from pipelines.stages.train.at_hand import rows_at_hand
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
 from pipelines.stages.train.launcher import TrainerLauncher
-from pipelines.stages.train.steps import probe_suites, rows_at_hand
+from pipelines.stages.train.steps import probe_suites
 
 TOLERANCE = 0.05
 """Of a tensor's norm: so far the Euclidean distance of the two may be."""

@@ -6,8 +6,6 @@ The trainer is handed a folder named by the action key, so that a killed run is 
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -20,10 +18,10 @@ from data_contracts.policy import check_teacher, load_policy
 from evals.suite import is_probe, load_suites
 from pipelines.recipes.product import Product
 from pipelines.recipes.recipe import TUNING, Recipe, load_recipe
-from pipelines.stages.data.export import write_training_file
 from pipelines.stages.data.integrity import erased_rows
 from pipelines.stages.protocols import Parts
 from pipelines.stages.train import run_record
+from pipelines.stages.train.at_hand import parent_at_hand, rows_at_hand
 from pipelines.stages.train.base import BaseOrigin, count_parameters
 from pipelines.stages.train.hardware import computes_bf16
 from pipelines.stages.train.job import RunFiles, TrainJob, TrainResult
@@ -258,49 +256,13 @@ def _launched(
     files = RunFiles(job.run_dir)
     with (
         rows_at_hand(parts, job, data),
-        _parent_at_hand(parts, job, parent),
+        parent_at_hand(parts, job, parent),
         run_record.recorded(parts, job, key, data.digest),
     ):
         launcher.launch(files.job, job.run_dir)
     if not files.result.is_file():
         raise Unavailable(f"the trainer left no result in {job.run_dir}: see its log; run the step again to resume")
     return TrainResult.model_validate_json(files.result.read_bytes())
-
-
-@contextmanager
-def rows_at_hand(parts: Parts, job: TrainJob, data: DatasetManifest) -> Iterator[None]:
-    """The job with its rows as files in its run directory. They lie on disk only meanwhile: erasure must not have to
-    look for copies."""
-    files = RunFiles(job.run_dir)
-    files.rows.mkdir(parents=True, exist_ok=True)
-    try:
-        names = {
-            "train": tuple(write_training_file(parts, data, "train", job.train_rows)),
-            "validation": tuple(write_training_file(parts, data, "validation", job.validation_rows)),
-        }
-        files.job.write_text(job.model_copy(update={"row_names": names}).model_dump_json(indent=2))
-        yield
-    finally:
-        shutil.rmtree(files.rows, ignore_errors=True)
-
-
-@contextmanager
-def _parent_at_hand(parts: Parts, job: TrainJob, parent: CheckpointManifest | None) -> Iterator[None]:
-    """The SFT weights, plain, in the run directory while the trainer works: it may do so on another machine, and go on
-    there after who waits was killed."""
-    if job.parent is None or parent is None:
-        yield
-        return
-    try:
-        if not job.parent.exists():
-            part = job.parent.with_name("parent.part")
-            shutil.rmtree(part, ignore_errors=True)
-            with parts.store.opened(parent.weights) as folder:
-                shutil.copytree(folder, part)
-            part.rename(job.parent)
-        yield
-    finally:
-        shutil.rmtree(job.parent, ignore_errors=True)
 
 
 def probe_suites(product: Product, recipe: Recipe) -> tuple[Path, ...]:

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_contracts.chain import AuditRecord
+from data_contracts.chain import ALL, AuditRecord
 from data_contracts.digests import sha256_bytes
 from data_contracts.errors import BadInput, Missing, Refused
 from pipelines.settings import Settings
 from pipelines.stages.signals.freeze import FreezeWindow, frozen, read_calendar
-from pipelines.stages.signals.incident import ALL, close_incident, open_incident, open_incidents
+from pipelines.stages.signals.incident import close_incident, open_incident, open_incidents
 from pipelines.stages.signals.retrain_decision import decide, decide_and_record, dispute, is_released
 from pipelines.wiring import Line
 from tests.unit.signals.test_drift import POLICY, START, report_of
