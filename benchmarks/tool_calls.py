@@ -62,7 +62,10 @@ def main() -> None:
     parser.add_argument("--bfcl", type=Path, metavar="PACKAGES")
     chosen = parser.parse_args()
     published = published_checker(chosen.bfcl) if chosen.bfcl else None
-    for path in sorted(chosen.data.glob("bfcl_*.jsonl")):
+    paths = sorted(chosen.data.glob("bfcl_*.jsonl"))
+    if not paths:
+        sys.exit(f"{chosen.data} holds no bfcl_*.jsonl: name the folder in which they lie")
+    for path in paths:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if "function" in rows[0] and "possible_answer" in rows[0]:
             read = [Row(r["id"], r["category"], said(r), r["function"], r["possible_answer"]) for r in rows]

@@ -161,8 +161,8 @@ def test_nothing_can_be_sent_to_it(place: Place, method: str) -> None:
     assert place.records() == before
 
 
-def test_the_supervisor_starts_it_tells_its_address_and_stops_it(tmp_path: Path) -> None:
-    small = SmallLine(tmp_path / "line")
+def test_the_supervisor_starts_it_tells_its_address_and_stops_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    small = SmallLine(tmp_path_factory.mktemp("up"))  # the path of a unix socket has to be short
     release = small.release()
     settings = small.parts.settings.model_copy(update={"review_port": free_ports(1)[0]})
     line = Line(settings)
