@@ -234,6 +234,7 @@ def trace(identifier: Annotated[str, typer.Argument(help="A response's trace id,
 def sign_decision(release: str, decision: Any, key: Path, principal: str, hours: float | None, reason: str) -> None:
     """Sign ``approve`` or ``reject``, and lay it into the inbox."""
     from pipelines.stages.release import approval
+    from pipelines.stages.release.signed import only_principal
     from resources.ssh_signatures import sign
 
     line = Line()
@@ -241,7 +242,11 @@ def sign_decision(release: str, decision: Any, key: Path, principal: str, hours:
     product = line.product(_release(line, digest).product)
     expires = datetime.now(UTC) + timedelta(hours=hours or product.approval.expires_hours)
     statement = approval.statement_for(line, product, digest, decision, expires)
-    signature = sign(key, APPROVAL_NAMESPACE, approval.message(statement))
+    message = approval.message(statement)
+    signature = sign(key, APPROVAL_NAMESPACE, message)
+    principal = principal or only_principal(line.signatures, APPROVAL_NAMESPACE, message, signature)
+    if decision == "approve":
+        product.approval.check_may_approve(principal)
     path = approval.submit(line, digest, statement, signature, principal, reason)
     console.print(f"{decision} signed for {digest}\nwaiting for the approvals sensor: {path}")
 

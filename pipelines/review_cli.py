@@ -91,7 +91,7 @@ def _reviews(line: Line) -> "list[Review]":
 def _show(line: Line, one: "Candidate") -> None:
     from pipelines.stages.release.files import report_folder
 
-    signed = f"{len(one.approved_by)} of {one.rule.signatures} signatures"
+    signed = f"{len(one.approved_by)} of {one.rule.needed} signatures"
     uncounted = [each for each in one.words if each.standing != "counts"]
     by = f" ({', '.join(one.approved_by)})" if one.approved_by else ""
     lines = [

@@ -11,6 +11,7 @@ from data_contracts.manifests import ReleaseManifest
 from pipelines.automation import jobs
 from pipelines.stages.release.approval import accept, pending
 from pipelines.stages.release.ballot import approvals as standing
+from pipelines.stages.release.quorum import names
 from pipelines.wiring import Line
 
 
@@ -41,7 +42,7 @@ def _enough(line: Line, records: list[AuditRecord], record: AuditRecord) -> bool
     """Whether the release had all its signatures with this one."""
     release = line.store.get_manifest(str(record.body["release"]), ReleaseManifest)
     counted = standing(records[: record.sequence + 1], release)
-    return len(counted) >= line.product(record.product).approval.signatures
+    return not line.product(record.product).approval.missing(names(counted))
 
 
 def _promotion(record: AuditRecord) -> dg.RunRequest:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from data_contracts.digests import Digest, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
-from data_contracts.spotchecks import SpotCheckRule
+from pipelines.recipes.approvals import ApprovalRule
 from pipelines.recipes.mapping import Columns, PairColumns, RatedColumns, Transcripts
 
 ROOT = Path(__file__).parents[2]
@@ -91,15 +91,6 @@ class Decontamination(Frozen):
 class Split(Frozen):
     validation: float = Field(default=0.1, gt=0, lt=0.5)
     seed: int = 17
-
-
-class ApprovalRule(Frozen):
-    """Who must sign: this many distinct principals of the trust root, within this many hours of registration; and,
-    where stated, the spot checks that come before."""
-
-    signatures: int = Field(default=1, ge=1)
-    expires_hours: float = Field(default=72, gt=0)
-    spot_checks: SpotCheckRule | None = None
 
 
 Signal = Literal["answered", "json_valid", "in_time", "not_refused"]

@@ -133,7 +133,7 @@ def test_promotion_shows_challenger_canary_and_champion(run: Runner, says: dict[
 def test_without_approval_nothing_is_served(run: Runner, says: dict[str, str]) -> None:
     result = promoted(run, run.small.release())
 
-    assert "0 of 1 approvals" in reason(result)
+    assert "0 of 1 signatures" in reason(result)
     assert materialized(result) == []
     assert live(run.small) is None
 

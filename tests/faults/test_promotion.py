@@ -127,7 +127,7 @@ def iter_prompts(line: SmallLine):
 def test_no_approval_no_promotion(place):
     line, _ = place
     other = line.release(seed=1)
-    with pytest.raises(Refused, match=r"0 of 1 approvals .*assay approve"):
+    with pytest.raises(Refused, match=r"0 of 1 signatures .*assay approve"):
         line.promote(other)
     assert line.server.names == []
 

@@ -9,6 +9,7 @@ from data_contracts.chain import LOG_NAMESPACE
 from data_contracts.errors import BadInput, Refused, Tampered
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import Approval
+from pipelines.recipes.approvals import ApprovalRule
 from pipelines.stages.release import approval
 from pipelines.stages.release.approval import accept, pending, submit
 from pipelines.stages.release.ballot import approvals
@@ -167,7 +168,7 @@ def test_an_approval_serves_one_promotion_only(place):
     line.promote(release)
     rollback(line.parts, line.product, "test", actor="test")
     refused(line, one, "replayed")
-    with pytest.raises(Refused, match="0 of 1 approvals"):
+    with pytest.raises(Refused, match="0 of 1 signatures"):
         line.promote(release)
     line.explain_rollback()
     line.approve(release, "bob")
@@ -261,10 +262,74 @@ def test_two_signatures_are_two_people_with_two_keys(tmp_path):
     line.approve(release, "alice")
     accept(line.parts, line.product, line.signed(release, "alice").model_copy(update={"principal": "carol"}))
     assert len(approvals(line.parts.log.records(), release)) == 1
-    with pytest.raises(Refused, match="1 of 2 approvals"):
+    with pytest.raises(Refused, match="1 of 2 signatures"):
         line.promote(release)
     line.approve(release, "bob")
     line.promote(release)
+
+
+def ruled(line: SmallLine, **rule: object) -> ReleaseManifest:
+    """A release that is registered under this rule of approval."""
+    line.product = line.product.model_copy(update={"approval": ApprovalRule.model_validate(rule)})
+    return line.release()
+
+
+def test_each_role_is_signed_for_by_somebody_of_its_own(tmp_path):
+    line = SmallLine(tmp_path / "roles")
+    release = ruled(line, roles={"quality": ["alice", "bob"], "compliance": ["bob"]})
+    line.approve(release, "bob")
+    with pytest.raises(Refused, match=r"1 of 2 signatures, nobody signed as compliance \(bob\)"):
+        line.promote(release)
+    line.approve(release, "alice")
+    line.promote(release)
+
+
+def test_a_reviewer_without_a_role_does_not_approve_but_may_reject(tmp_path):
+    line = SmallLine(tmp_path / "role")
+    release = ruled(line, roles={"quality": ["alice"]})
+    refused(line, line.signed(release, "bob"), r"wrong role: bob is in none of quality")
+    line.approve(release, "alice")
+    accept(line.parts, line.product, line.signed(release, "bob", "reject", "not yet"))
+    with pytest.raises(Refused, match="bob rejected this release: not yet"):
+        line.promote(release)
+
+
+def test_an_authors_own_approval_is_refused(tmp_path):
+    line = SmallLine(tmp_path / "author")
+    release = ruled(line, authors=["alice"])
+    refused(line, line.signed(release, "alice"), "alice is one of the product's authors")
+    line.approve(release, "bob")
+    line.promote(release)
+
+
+def test_an_approval_by_an_author_that_was_chained_somehow_does_not_count(tmp_path, monkeypatch):
+    line = SmallLine(tmp_path / "chained")
+    release = ruled(line, authors=["alice"])
+    with monkeypatch.context() as patch:
+        patch.setattr(ApprovalRule, "check_may_approve", lambda self, principal: None)
+        line.approve(release, "alice")
+    with pytest.raises(Refused, match=r"0 of 1 signatures .*record \d+: alice is one of the product's authors"):
+        line.promote(release)
+
+
+@pytest.mark.parametrize(
+    ("rule", "lacks"),
+    [
+        ({"roles": {"quality": ["alice"], "compliance": ["alice"]}}, r"1 of 2 signatures; nobody signed as compliance"),
+        ({"roles": {"quality": ["alice"]}, "authors": ["alice"]}, "nobody signed as quality"),
+        ({"roles": {"quality": []}}, "nobody signed as quality"),
+        ({"signatures": 2, "roles": {"quality": ["alice"]}}, "1 of 2 signatures"),
+    ],
+)
+def test_a_rule_that_nobody_could_meet_is_refused_where_it_is_written(rule, lacks):
+    with pytest.raises(ValueError, match=f"nobody could ever approve: .*{lacks}"):
+        ApprovalRule.model_validate(rule)
+
+
+def test_people_take_the_roles_that_leave_fewest_open():
+    rule = ApprovalRule(roles={"a": ("x", "y"), "b": ("x",), "c": ("z", "y")})
+    assert rule.missing(["x", "y", "z"]) == []
+    assert rule.missing(["x", "y"]) == ["2 of 3 signatures", "nobody signed as c (z, y)"]
 
 
 def test_a_key_with_two_names_must_say_which(place):
@@ -283,5 +348,5 @@ def test_a_reviewer_taken_from_the_trust_root_no_longer_counts(place):
     line.approve(release, "alice")
     kept = [text for text in line.trust_root.read_text().splitlines() if not text.startswith("alice")]
     line.trust_root.write_text("\n".join(kept) + "\n")
-    with pytest.raises(Refused, match=r"0 of 1 approvals .* stranger's key"):
+    with pytest.raises(Refused, match=r"0 of 1 signatures .* stranger's key"):
         line.promote(release)

@@ -122,6 +122,7 @@ def _accept(parts: Parts, product: Product, approval: Approval) -> AuditRecord:
     _check_expiry(product, statement.expires, datetime.now(UTC))
     _check_order(parts, approval, decided(records, release))
     if statement.decision == "approve":
+        product.approval.check_may_approve(approval.principal)
         check_unlocked(parts, product)
         check_spot_checks(parts.store, parts.signatures, release, records)
         for record in rejections(records, release):

@@ -76,7 +76,7 @@ def promote(
 def _qualified(parts: Parts, product: Product, digest: Digest) -> tuple[ReleaseManifest, list[AuditRecord]]:
     """Everything that must hold, read again: evidence, champion, approvals, weights."""
     release, records = examine(parts, product, digest)
-    approved = sufficient(parts.store, parts.signatures, release, records, product.approval.signatures)
+    approved = sufficient(parts.store, parts.signatures, release, records, product.approval)
     if why := follow(records).refusal("promotion.recorded", digest):
         raise Refused(why)
     check_attestation(parts, release, records)

@@ -16,14 +16,16 @@ from data_contracts.frozen import Frozen
 from data_contracts.lifecycle import Course, Place, Standing, follow
 from data_contracts.manifests import CheckpointManifest, ModelManifest, ReleaseManifest
 from data_contracts.verdicts import Approval, Decision, GateVerdict
-from pipelines.recipes.product import ApprovalRule, Product
+from pipelines.recipes.approvals import ApprovalRule
+from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Parts
 from pipelines.stages.release.approval import set_aside, submitted
 from pipelines.stages.release.ballot import decided, last_move
 from pipelines.stages.release.evidence import check_product
-from pipelines.stages.release.quorum import count
+from pipelines.stages.release.quorum import count, names
 from pipelines.stages.release.registered import unsettled
 from pipelines.stages.release.spotcheck import check_spot_checks
+from pipelines.stages.release.terms import approval_rule
 
 KEY = "~/.ssh/id_ed25519"
 _MOVES = ("promotion.recorded", "rollback.recorded", "release.revoked", "release.retired", "release.archived")
@@ -199,17 +201,17 @@ def _live_since(records: Sequence[AuditRecord], place: Place, live: Digest | Non
 
 def _candidate(desk: _Desk, release: ReleaseManifest, product: Product | None, locked: str) -> Candidate:
     store, signatures, records = desk.parts.store, desk.parts.signatures, desk.records
-    rule = ApprovalRule.model_validate(store.get_json(release.policy)["approval"])
+    rule = approval_rule(store, release)
     verdict = store.get_manifest(release.verdict, GateVerdict)
     checkpoint = store.get_manifest(store.get_manifest(release.model, ModelManifest).checkpoint, CheckpointManifest)
-    counted, void = count(store, signatures, release, records)
+    counted, void = count(store, signatures, release, records, rule)
     words = _words(desk, release, [record.sequence for record in counted], void)
     missing = [
         *([locked] if locked else []),
         *_objections(lambda: _check_files(release, product)),
         *(f"{each.principal} rejected it: {each.reason}" for each in words if each.rejects),
         *_objections(lambda: check_spot_checks(store, signatures, release, records)),
-        *([f"{len(counted)} of {rule.signatures} signatures"] if len(counted) < rule.signatures else []),
+        *rule.missing(names(counted)),
         *_failed_canary(records, release),
     ]
     trained = (each for each in reversed(records) if each.event == "checkpoint.recorded")

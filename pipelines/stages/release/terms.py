@@ -6,8 +6,10 @@ Each is a JSON document in the store, named by its digest, so that a reviewer's 
 from pydantic import JsonValue
 
 from data_contracts.digests import Digest, sha256_file, sha256_json
+from data_contracts.manifests import ReleaseManifest
 from data_contracts.store import ArtifactStore
 from evals.policy import load_policy
+from pipelines.recipes.approvals import ApprovalRule
 from pipelines.recipes.product import Product
 
 
@@ -27,6 +29,11 @@ def serving_document(product: Product) -> dict[str, JsonValue]:
 
 def policy_digest(product: Product) -> Digest:
     return sha256_json(policy_document(product))
+
+
+def approval_rule(store: ArtifactStore, release: ReleaseManifest) -> ApprovalRule:
+    """The one that the release was registered under."""
+    return ApprovalRule.model_validate(store.get_json(release.policy)["approval"])
 
 
 def serving_digest(product: Product) -> Digest:

@@ -8,7 +8,8 @@ from data_contracts.lifecycle import follow
 from data_contracts.manifests import ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
 from pipelines.stages.protocols import Parts, Signatures
-from pipelines.stages.release.quorum import sufficient
+from pipelines.stages.release.quorum import names, sufficient
+from pipelines.stages.release.terms import approval_rule
 from pipelines.stages.release.walk import Walk
 from pipelines.stages.serve.routes import read_routes
 
@@ -49,12 +50,12 @@ def _approvals(
     before: Sequence[AuditRecord],
     signatures: Signatures,
 ) -> tuple[None, str]:
-    needed = int(parts.store.get_json(release.policy)["approval"]["signatures"])
-    counted = sufficient(parts.store, signatures, release, before, needed)
+    rule = approval_rule(parts.store, release)
+    counted = sufficient(parts.store, signatures, release, before, rule)
     if [each.body["approval"] for each in counted] != record.body["approvals"]:
         raise Refused(f"the promotion (audit record {record.sequence}) names other approvals than those that count")
-    names = ", ".join(str(each.body["principal"]) for each in counted)
-    return None, f"{len(counted)} of {needed} signed by {names}, each over this very release"
+    signed = f"{len(counted)} of {rule.needed} signed by {', '.join(names(counted))}"
+    return None, f"{signed}, each over this very release"
 
 
 def _canary(
