@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
+from data_contracts.feedback import Exchange, Feedback
 from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
@@ -210,6 +211,36 @@ class TraceStore(Protocol):
 
     def flush(self) -> bool:
         """Wait until every added trace can be read back."""
+        ...
+
+
+class FeedbackStore(Protocol):
+    """What people said of answers, and a sample of answers in scrubbed words. Each counts once, however often it is
+    delivered; both can be read back within about a second after they were taken, or when the store is there again."""
+
+    def add(self, feedback: Feedback) -> None:
+        """Returns at once, store or no store."""
+        ...
+
+    def add_exchange(self, exchange: Exchange) -> None:
+        """The same. Its text is scrubbed already."""
+        ...
+
+    def exchange(self, trace_id: str) -> Exchange | None: ...
+    def exchanges(self, product: str, after: Position | None, until: datetime, limit: int) -> list[Exchange]:
+        """The next ones in the order of their positions, up to a time."""
+        ...
+
+    def of_trace(self, trace_id: str) -> list[Feedback]:
+        """The oldest first."""
+        ...
+
+    def feedback(self, product: str, since: datetime, until: datetime) -> list[Feedback]:
+        """What was said at ``since`` or later, and before ``until``, the oldest first."""
+        ...
+
+    def delete(self, product: str, before: datetime) -> tuple[int, int]:
+        """Take away what is older; how many exchanges and how much feedback that was."""
         ...
 
 
