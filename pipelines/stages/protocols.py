@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
-from data_contracts.feedback import Exchange, Feedback
+from data_contracts.feedback import Exchange, Feedback, Sealed
 from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
@@ -226,6 +226,18 @@ class FeedbackStore(Protocol):
         """The same. Its text is scrubbed already."""
         ...
 
+    def add_sealed(self, sealed: Sealed) -> bool:
+        """The same, for what is not scrubbed yet. Whether it is taken: not where the disk has no room."""
+        ...
+
+    def sealed(self, after: Sealed | None, limit: int) -> list[Sealed]:
+        """The next ones that wait, the oldest first."""
+        ...
+
+    def settle(self, sealed: Sealed, kept: Exchange | Feedback | None) -> None:
+        """It waits no longer: what was made of it is kept in its place. All or nothing."""
+        ...
+
     def exchange(self, trace_id: str) -> Exchange | None: ...
     def exchanges(self, product: str, after: Position | None, until: datetime, limit: int) -> list[Exchange]:
         """The next ones in the order of their positions, up to a time."""
@@ -239,8 +251,32 @@ class FeedbackStore(Protocol):
         """What was said at ``since`` or later, and before ``until``, the oldest first."""
         ...
 
+    def products(self) -> list[str]:
+        """Those with any exchanges or feedback."""
+        ...
+
+    def older(self, product: str, before: datetime) -> tuple[int, int]:
+        """How many exchanges and how much feedback are from before this time."""
+        ...
+
     def delete(self, product: str, before: datetime) -> tuple[int, int]:
-        """Take away what is older; how many exchanges and how much feedback that was."""
+        """Take those away; how many that was."""
+        ...
+
+    def held(self, subjects: Collection[str]) -> int:
+        """How many exchanges with these people, and how much feedback by them or of those exchanges."""
+        ...
+
+    def forget(self, subjects: Collection[str]) -> None:
+        """Take those away, so that no file of the store holds their text."""
+        ...
+
+    def flush(self) -> bool:
+        """Wait until all that was added can be read back."""
+        ...
+
+    def close(self) -> None:
+        """Stop delivering; what the store has not got by then is kept for the next process."""
         ...
 
 
@@ -318,6 +354,8 @@ class Parts(Protocol):
     def judge(self) -> JudgeModel | None: ...
     @property
     def traces(self) -> TraceStore: ...
+    @property
+    def feedback(self) -> FeedbackStore: ...
     @property
     def runs(self) -> Runs: ...
     @property
