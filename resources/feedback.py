@@ -60,7 +60,6 @@ class SqlFeedback:
         return self._add(Spooled(sealed=sealed))
 
     def resume(self) -> None:
-        """Deliver what an earlier process left. Who adds need not ask for it."""
         self.spool.start()
 
     def flush(self, seconds: float = 30) -> bool:

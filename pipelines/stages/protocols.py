@@ -118,6 +118,14 @@ class TenantKeys(Protocol):
         """Write ``source`` so that only this tenant's key opens it. Raises `Shredded`."""
         ...
 
+    def unseal(self, tenant: str, source: BinaryIO, target: BinaryIO) -> None:
+        """Raises `Tampered` for what this tenant's key did not seal as it is, `Missing` where there is no key."""
+        ...
+
+    def is_shredded(self, tenant: str) -> bool:
+        """Its key was destroyed, and there is no other one yet."""
+        ...
+
     def destroy(self, tenant: str) -> None:
         """For good: the tenant gets no other key until `renew`. Safe to repeat."""
         ...
@@ -209,14 +217,18 @@ class TraceStore(Protocol):
         """Those that ended then or later, the oldest first. No other method tells of them."""
         ...
 
-    def flush(self) -> bool:
-        """Wait until every added trace can be read back."""
+    def flush(self, seconds: float = 30) -> bool:
+        """Wait so long at most until every added trace can be read back. Whether they all can."""
         ...
 
 
 class FeedbackStore(Protocol):
     """What people said of answers, and a sample of answers in scrubbed words. Each counts once, however often it is
     delivered; both can be read back within about a second after they were taken, or when the store is there again."""
+
+    def resume(self) -> None:
+        """Deliver what an earlier process left. Who adds need not ask for it."""
+        ...
 
     def add(self, feedback: Feedback) -> None:
         """Returns at once, store or no store."""
@@ -271,8 +283,8 @@ class FeedbackStore(Protocol):
         """Take those away, so that no file of the store holds their text."""
         ...
 
-    def flush(self) -> bool:
-        """Wait until all that was added can be read back."""
+    def flush(self, seconds: float = 30) -> bool:
+        """Wait so long at most until all that was added can be read back. Whether it all can."""
         ...
 
     def close(self) -> None:
