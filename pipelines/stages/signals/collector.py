@@ -6,7 +6,7 @@ settled waits, sealed, and is looked at again: for `LONGEST`, then it goes unrea
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from data_contracts.digests import Digest
@@ -167,6 +167,22 @@ class Collector:
         if policy.pii and policy.digest not in self._certified:
             certificate_of(self.parts, policy.pii)
             self._certified.add(policy.digest)
+
+
+def discard(parts: Parts, subjects: Collection[str]) -> None:
+    """Take away what waits and was asked or said by one of these. `LOCK` is held."""
+    after: Sealed | None = None
+    while some := parts.feedback.sealed(after, _AT_ONCE):
+        for each in some:
+            raw: RawExchange | RawFeedback
+            try:
+                kind = RawExchange if each.kind == "exchange" else RawFeedback
+                raw = opened(parts.tenant_keys, each, kind)
+            except (Missing, Tampered):
+                continue  # nobody can read it
+            if raw.user is not None and pseudonym(parts, raw.user) in subjects:
+                parts.feedback.settle(each, None)
+        after = some[-1]
 
 
 def _keeps(products: dict[str, Product], name: str) -> Product:
