@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from data_contracts.errors import BadInput, Missing
 from data_contracts.feedback import Feedback
+from data_contracts.manifests import DatasetManifest
 from pipelines.recipes.product import Product, Source
+from pipelines.stages.data import steps
 from pipelines.stages.data.rows import load
 from pipelines.stages.signals.adjudication import decide, queue
 from pipelines.stages.signals.retention import expire_feedback
-from tests.support.data import DataParts, billing, run_line
+from tests.support.data import STAGES, DataParts, billing
 from tests.support.feedback import make_exchange, make_feedback
 from tests.support.traces import START, release
 
@@ -32,11 +34,8 @@ def parts(tmp_path: Path) -> Any:
 
 
 def product() -> Product:
-    sources = tuple(source for source in billing().sources if source.replay is False)
-    learned = (*sources, *(Source.model_validate(source) for source in SOURCES))
-    return billing().model_copy(
-        update={"sources": learned, "mixture": billing().mixture.model_copy(update={"replay_share": 0})}
-    )
+    mixture = billing().mixture.model_copy(update={"replay_share": 0.0})
+    return billing().model_copy(update={"sources": tuple(map(Source.model_validate, SOURCES)), "mixture": mixture})
 
 
 def corrected(parts: Any, name: str, trace: str, correction: str, second: float = 0, **more: Any) -> Feedback:
@@ -48,9 +47,17 @@ def corrected(parts: Any, name: str, trace: str, correction: str, second: float 
     return said
 
 
+def mixed(parts: Any) -> DatasetManifest:
+    """Every step up to the mixture."""
+    inputs: list[DatasetManifest] = []
+    for name in STAGES[: STAGES.index("mixture") + 1]:
+        done, _ = getattr(steps, name)(parts, product(), *inputs)
+        inputs = [done]
+    return inputs[0]
+
+
 def rows_of(parts: Any, kind: str) -> list[dict[str, Any]]:
-    done, _ = run_line(parts, product())["mixture"]
-    return [item.row for item in load(parts, done) if item.origin.answer is not None and item.row["kind"] == kind]
+    return [item.row for item in load(parts, mixed(parts)) if item.row["kind"] == kind]
 
 
 def test_the_queue_shows_what_says_the_same_and_what_disagrees(parts: Any) -> None:
@@ -83,13 +90,12 @@ def test_a_decision_is_chained_with_who_and_why(parts: Any) -> None:
 
 
 def test_only_what_was_accepted_or_a_reviewer_wrote_becomes_rows_that_name_their_answers(parts: Any) -> None:
-    assert rows_of(parts, "sft") == []
     for number in range(4):
         corrected(parts, f"user{number}", f"t{number}", f"On day {number} of each month.", number)
     corrected(parts, "reviewer", "t8", "It comes with the next invoice.", 8, by="reviewer")
     decide(parts, NAME, "user1", True, "checked", "cli:bea")
     decide(parts, NAME, "user2", False, "wrong", "cli:bea")
-    mixture, _ = run_line(parts, product())["mixture"]
+    mixture = mixed(parts)
     items = [item for item in load(parts, mixture) if item.origin.answer is not None]
     assert {item.origin.answer.trace_id for item in items} == {"t1", "t8"}
     assert {item.origin.answer.release for item in items} == {release("a")}
