@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from data_contracts.chain import AuditRecord
+from pydantic import JsonValue
+
+from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.errors import BadInput, Missing
 from data_contracts.feedback import Exchange, Feedback
 from data_contracts.frozen import Frozen
@@ -50,8 +52,13 @@ def decide(parts: Parts, product: str, name: str, accept: bool, reason: str, act
             f"{product}` lists those that wait"
         )
     (said,) = found
-    event = "feedback.accepted" if accept else "feedback.rejected"
-    body = {"feedback": said.feedback_id, "answer": said.trace_id, "release": said.release, "reason": reason}
+    event: EventKind = "feedback.accepted" if accept else "feedback.rejected"
+    body: dict[str, JsonValue] = {
+        "feedback": said.feedback_id,
+        "answer": said.trace_id,
+        "release": said.release,
+        "reason": reason,
+    }
     return parts.log.append(event, product, body, actor=actor)
 
 

@@ -174,15 +174,19 @@ def discard(parts: Parts, subjects: Collection[str]) -> None:
     after: Sealed | None = None
     while some := parts.feedback.sealed(after, _AT_ONCE):
         for each in some:
-            raw: RawExchange | RawFeedback
             try:
-                kind = RawExchange if each.kind == "exchange" else RawFeedback
-                raw = opened(parts.tenant_keys, each, kind)
+                user = _user(parts, each)
             except (Missing, Tampered):
                 continue  # nobody can read it
-            if raw.user is not None and pseudonym(parts, raw.user) in subjects:
+            if user is not None and pseudonym(parts, user) in subjects:
                 parts.feedback.settle(each, None)
         after = some[-1]
+
+
+def _user(parts: Parts, sealed: Sealed) -> str | None:
+    if sealed.kind == "exchange":
+        return opened(parts.tenant_keys, sealed, RawExchange).user
+    return opened(parts.tenant_keys, sealed, RawFeedback).user
 
 
 def _keeps(products: dict[str, Product], name: str) -> Product:
