@@ -6,6 +6,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
+from pydantic import Field
+
 from data_contracts.digests import Digest, LinesDigest, canonical_json
 from data_contracts.frozen import Frozen
 
@@ -14,8 +16,16 @@ Purpose = Literal["inference", "own-model", "shared-model"]
 ConsentBasis = Literal["consent", "contract", "legitimate-interest", "synthetic", "public-licence", "none"]
 
 
+class CorrectedAnswer(Frozen):
+    """What a row of feedback corrects: the answer of this trace, by a release or the base."""
+
+    trace_id: str
+    release: Digest | None
+
+
 class Origin(Frozen):
-    """What the rows of a source have in common. ``text`` is its canonical JSON, which travels with each row."""
+    """What the rows of a source have in common; of feedback also the ``answer`` that a row corrects. ``text`` is its
+    canonical JSON, which travels with each row."""
 
     source: str
     source_digest: Digest
@@ -26,6 +36,7 @@ class Origin(Frozen):
     retain_until: date | None
     tier: Tier
     synthetic_depth: int = 0
+    answer: CorrectedAnswer | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @cached_property
     def text(self) -> str:

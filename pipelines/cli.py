@@ -21,6 +21,7 @@ from pipelines import (
     distil_cli,
     erasure_cli,
     eval_cli,
+    feedback_cli,
     gate_cli,
     judge_cli,
     lifecycle_cli,
@@ -60,6 +61,7 @@ app.add_typer(gate_cli.app)
 app.add_typer(tuning_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(distil_cli.app, name="distil")
+app.add_typer(feedback_cli.app, name="feedback")
 app.add_typer(judge_cli.app, name="judge")
 app.add_typer(recipe_cli.app, name="recipe")
 app.add_typer(spotcheck_cli.app, name="spotcheck")

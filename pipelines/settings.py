@@ -28,9 +28,13 @@ class Settings(BaseSettings):
     """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the ledger and of the records of training runs; SQLite files in
     ``home`` when empty."""
     traces: str = ""
-    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the traces; a SQLite file in ``home`` when empty."""
+    """``postgresql://USER:PASSWORD@HOST:PORT/NAME`` of the traces and of feedback; SQLite files in
+    ``home`` when empty."""
     traces_days: int = Field(default=400, ge=32)
     """How long traces are kept at least (`docs/serving.md`); what is still needed stays longer."""
+    feedback_days: int = Field(default=400, ge=1)
+    """How long feedback and the words of answers are kept (`docs/feedback.md`); a data set's rows stay by its own
+    rules."""
     hour_cost: float | None = Field(default=None, ge=0)
     """What an hour of the machine that trains costs, in your currency: records of runs and plans then name a cost."""
     engine: str = "local"
@@ -75,5 +79,6 @@ class Settings(BaseSettings):
     mlflow_port: int = 8102
     dagster_port: int = 8103
     review_port: int = 8104
+    collector_port: int = 8105
     mlflow_uri: str = ""
     """MLflow tracking URI; a SQLite file in ``home`` when empty."""

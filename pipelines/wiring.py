@@ -1,6 +1,7 @@
 """Settings -> adapters, without Dagster: what the command line, the gateway, the trainer, assets and tests share."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
+    from resources.feedback import SqlFeedback
     from resources.keyring import SqliteKeyring
     from resources.language import LangidDetector
     from resources.ledger import SqlLedger
@@ -241,6 +243,12 @@ class Line:
         return open_traces(self.settings.traces, self.home / "traces.sqlite", self.home / "spool")
 
     @cached_property
+    def feedback(self) -> "SqlFeedback":
+        from resources.feedback import open_feedback
+
+        return open_feedback(self.settings.traces, self.home / "feedback.sqlite", self.home / "feedback-spool")
+
+    @cached_property
     def supervisor(self) -> "Supervisor":
         from resources.programs import prepare_dagster_home, standing_programs
         from resources.supervisor import Supervisor
@@ -252,11 +260,19 @@ class Line:
             "mlflow": settings.mlflow_port,
             "dagster": settings.dagster_port,
             "review": settings.review_port,
+            "collector": settings.collector_port,
         }
         prepare_dagster_home(self.home)
         shared = settings.model_dump(mode="json", exclude_none=True) | {"home": str(self.home)}
-        programs = standing_programs(self.home, ROOT, shared, ports, self.mlflow_uri)
+        programs = standing_programs(self.home, ROOT, shared, ports, self.mlflow_uri, self._collects())
         return Supervisor(self.home / "run", self.home / "logs", ROOT, programs)
+
+    def _collects(self) -> bool:
+        """Whether some product keeps answers or feedback; a product file that cannot be read is others' to complain
+        of."""
+        with suppress(BadInput):
+            return any(product.keep for product in self.products())
+        return False
 
     @cached_property
     def server(self) -> "VllmServer":
@@ -287,6 +303,18 @@ def gateway_app() -> "FastAPI":
     logging.getLogger("httpx").setLevel(logging.WARNING)
     line = Line()
     return make_gateway(line, line.products, line.settings.reconcile_seconds, telemetry=telemetry_of())
+
+
+def collector_app() -> "FastAPI":
+    """The collector of the installation that the environment names (``uvicorn --factory``)."""
+    import logging
+
+    from pipelines.stages.signals.collector import Collector
+    from pipelines.stages.signals.collector_app import make_collector_app
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    line = Line()
+    return make_collector_app(Collector(line, line.products))
 
 
 def review_app() -> "FastAPI":

@@ -1,4 +1,5 @@
-"""The programs of the standing system: vLLM, gateway, review page, MLflow, Dagster. All listen on this machine only."""
+"""The programs of the standing system: vLLM, gateway, review page, MLflow, Dagster, and the collector where a
+product keeps answers. All listen on this machine only."""
 
 import sys
 from pathlib import Path
@@ -30,11 +31,23 @@ python_logs:
 
 
 def standing_programs(
-    home: Path, root: Path, settings: dict[str, JsonValue], ports: dict[str, int], mlflow_uri: str
+    home: Path, root: Path, settings: dict[str, JsonValue], ports: dict[str, int], mlflow_uri: str, collects: bool
 ) -> tuple[Program, ...]:
-    """``settings`` reach every program as ``ASSAY_*`` variables; ``ports`` maps program -> port."""
+    """``settings`` reach every program as ``ASSAY_*`` variables; ``ports`` maps program -> port. ``collects``: some
+    product keeps answers or feedback."""
     environment = {f"ASSAY_{name.upper()}": str(value) for name, value in settings.items()}
     environment["PYTHONUNBUFFERED"] = "1"
+    collector = Program(
+        name="collector",
+        command=(
+            *(sys.executable, "-m", "uvicorn", "pipelines.wiring:collector_app", "--factory"),
+            *("--host", "127.0.0.1", "--port", str(ports["collector"]), "--no-access-log", "--log-level", "info"),
+        ),
+        port=ports["collector"],
+        setting="ASSAY_COLLECTOR_PORT",
+        health="/healthz",
+        environment=environment,
+    )
     local = ("--host", "127.0.0.1", "--port")
     return (
         Program(
@@ -93,6 +106,7 @@ def standing_programs(
             health="/server_info",
             environment=environment | {"DAGSTER_HOME": str(home / "dagster")},
         ),
+        *((collector,) if collects else ()),
     )
 
 

@@ -1,8 +1,9 @@
-"""Every night: traces older than ASSAY_TRACES_DAYS go, unless they are needed."""
+"""Every night: traces older than ASSAY_TRACES_DAYS go, unless they are needed; feedback and words older than
+ASSAY_FEEDBACK_DAYS go."""
 
 import dagster as dg
 
-from pipelines.stages.signals.retention import expire
+from pipelines.stages.signals.retention import expire, expire_feedback
 from pipelines.wiring import Line
 
 
@@ -10,6 +11,8 @@ from pipelines.wiring import Line
 def expire_old(context: dg.OpExecutionContext, line: dg.ResourceParam[Line]) -> None:
     for record in expire(line, line.settings.traces_days):
         context.log.info(f"{record.product}: {record.body['traces']} traces and {record.body['shadows']} of shadows")
+    for record in expire_feedback(line, line.settings.feedback_days):
+        context.log.info(f"{record.product}: {record.body['feedback']} feedback, {record.body['exchanges']} exchanges")
 
 
 @dg.job(description="Delete traces that are old enough and not needed; the audit log says how many.")

@@ -1,5 +1,6 @@
 """A product file: one YAML that says what a model is made from, how it is judged, approved and served."""
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +27,8 @@ FileKind = Literal["recipe", "template", "contract", "data_policy", "gate_policy
 
 class Source(Frozen):
     """Rows to learn from. ``url`` is any fsspec address of JSONL, CSV or Parquet, ``hf://datasets/...``, or
-    ``generated://NAME`` for rows that the project makes itself; ``${NAME}`` in it is an environment variable.
+    ``generated://NAME`` for rows that the project makes itself, or ``feedback://PRODUCT?kind=KIND`` for corrections of
+    its answers; ``${NAME}`` in it is an environment variable.
     ``mapping`` turns plain columns into conversations; without it a row holds ``messages`` (and ``tools``), or
     ``prompt``, ``chosen`` and ``rejected``, or ``prompt``, ``first``, ``second`` and ``ratings``."""
 
@@ -36,6 +38,14 @@ class Source(Frozen):
     replay: bool = False
     """General data, learned again beside the product's own so that the base's abilities stay."""
     mapping: Columns | PairColumns | RatedColumns | Transcripts | None = None
+
+    @model_validator(mode="after")
+    def _feedback_is_of_this_kind(self) -> "Source":
+        if self.url.startswith("feedback://") and not re.fullmatch(
+            f"feedback://[a-z0-9-]+\\?kind={self.kind}", self.url
+        ):
+            raise ValueError(f"url: feedback of kind {self.kind} is feedback://PRODUCT?kind={self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _mapping_fits(self) -> "Source":
@@ -153,6 +163,14 @@ class Serving(Frozen):
     canary: Canary = Canary()
 
 
+class Keep(Frozen):
+    """What the gateway keeps of answers beside their traces. A product without it keeps no words and takes no
+    feedback. No part of what a reviewer approves."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Of its answers, those whose words are kept, scrubbed by the product's data policy."""
+
+
 class Desk(Frozen):
     """What the technique desk asks (see `evals.desk`): ``suites``, and suites of ``facts``, whose items name as their
     cluster the document that answers them. ``documents`` tell what changed in them up to ``as_of``; so many
@@ -203,6 +221,7 @@ class Product(Frozen):
     gate_policy: str
     approval: ApprovalRule = ApprovalRule()
     serving: Serving = Serving()
+    keep: Keep | None = None
     desk: Desk | None = None
 
     @model_validator(mode="before")

@@ -20,6 +20,7 @@ from pipelines.stages.release.rollback import rollback
 from pipelines.stages.release.verify import verify
 from pipelines.stages.serve import routes
 from pipelines.stages.serve.gateway import make_gateway
+from pipelines.stages.serve.raw_text import RawFeedback, sealed
 from pipelines.stages.serve.routes import challenging, read_routes
 from pipelines.stages.serve.tenants import create_key
 from pipelines.stages.serve.view import RouteView
@@ -30,11 +31,13 @@ from resources.adapters import served_name
 from tests.support.crash import PowerLoss, fails
 from tests.support.data import QuickAnalyzer
 from tests.support.erasing import MARK, PERSON, REASON, ErasingLine, champion, erased_whole, events
+from tests.support.feedback import make_exchange, make_feedback
 from tests.support.line import REPORT
 from tests.support.pieces import NAME
 from tests.support.ports import free_ports
 from tests.support.search import own_texts, traces_of
 from tests.support.serving import FakeVllm, fake_vllm, running
+from tests.support.traces import START
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,23 @@ def test_everything_of_a_person_goes_and_the_receipt_says_so(line):
     assert "not unlearning" in " ".join(receipt.not_proved)
     assert line.erase() == (receipt, True)
     assert events(line).count("erasure.completed") == 1
+
+
+def test_what_the_person_asked_and_said_goes_also_where_it_waits_sealed(line):
+    parts, keys = line.parts, line.parts.tenant_keys
+    said = dict.fromkeys(("rating", "correction", "label")) | {"trace_id": "t", "by": "user"}
+    for name, user in (("f-theirs", PERSON), ("f-others", "C-1")):
+        raw = RawFeedback.model_validate(said | {"rating": "bad", "user": user})
+        parts.feedback.add_sealed(sealed(keys, raw, name, START, line.product.tenant, ""))
+    parts.feedback.add_exchange(make_exchange("t1", subject=line.subject, answer=f"about {MARK}"))
+    parts.feedback.add(make_feedback("f1", trace_id="t1", author="a reviewer", correction=f"about {MARK}"))
+    parts.feedback.add(make_feedback("f2", trace_id="t2", author=line.subject))
+    parts.feedback.add(make_feedback("f3", trace_id="t2"))
+    receipt, _ = line.erase()
+    assert parts.feedback.held([line.subject]) == 0
+    assert [each.feedback_id for each in parts.feedback.of_trace("t2")] == ["f3"]
+    assert [each.name for each in parts.feedback.sealed(None, 9)] == ["f-others"]
+    assert any("feedback" in sentence for sentence in receipt.proved)
 
 
 def test_neither_receipt_nor_log_holds_who_it_was(line):

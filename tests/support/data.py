@@ -23,8 +23,10 @@ from pipelines.stages.data.item import Item, Row
 from pipelines.stages.data.protocols import BatchEngine, Embedder, Finding
 from resources.answer_store import SqliteAnswers
 from resources.artifact_store import FsspecArtifactStore
+from resources.audit_log import FileAuditLog
 from resources.batch_engine import LocalBatchEngine
 from resources.dataset_store import ParquetDatasetStore
+from resources.feedback import SqlFeedback, open_feedback
 from resources.keyring import SqliteKeyring
 from resources.ledger import SqlLedger, open_ledger
 from resources.locks import FileLocks
@@ -131,6 +133,16 @@ class DataParts:
     @cached_property
     def ledger(self) -> SqlLedger:
         return open_ledger("", self.home / "ledger.sqlite")
+
+    @cached_property
+    def log(self) -> FileAuditLog:
+        log = FileAuditLog(self.home / "chain", self.home / "keys" / "log_ed25519")
+        log.signer_line()
+        return log
+
+    @cached_property
+    def feedback(self) -> SqlFeedback:
+        return open_feedback("", self.home / "feedback.sqlite", self.home / "feedback-spool")
 
     @cached_property
     def answers(self) -> SqliteAnswers:

@@ -21,6 +21,7 @@ from pipelines.recipes.product import Product, Source
 from pipelines.stages.data.adjudicate import Ballot, ratings_of
 from pipelines.stages.data.batches import batched
 from pipelines.stages.data.convert import convert
+from pipelines.stages.data.feedback import SCHEME, write_rows
 from pipelines.stages.data.item import Dropped, Item, Row
 from pipelines.stages.data.origins import Origins
 from pipelines.stages.data.rows import Outcome, Outlet, derive, load, named, step
@@ -38,7 +39,9 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
         for index, source in enumerate(product.sources):
             folder = folder_of_copies / str(index)
             folder.mkdir()
-            path, contract = fetch(source.url, folder), load_contract(product.file("contract", source.contract))
+            of_feedback = source.url.startswith(SCHEME)
+            path = write_rows(parts, source.url, source.kind, folder) if of_feedback else fetch(source.url, folder)
+            contract = load_contract(product.file("contract", source.contract))
             parts.store.put_manifest(contract)
             fetched.append((source, contract, _ref(source, contract, path), path))
 
@@ -53,12 +56,12 @@ def raw(parts: Parts, product: Product) -> tuple[DatasetManifest, bool]:
                         out.drop(drop)
                     readable = readable or bool(good) or any(drop.code != "unreadable" for drop in bad)
                     first = first or (f": {bad[0].reason}" if bad else "")
-                if not readable:
+                if not readable and (first or not source.url.startswith(SCHEME)):
                     raise BadInput(f"source {source.url} has no readable row{first}")
             return Outcome(sources=tuple(ref for _, _, ref, _ in fetched))
 
         config = [ref.payload() | {"kind": source.kind} for source, _, ref, _ in fetched]
-        modules = [f"pipelines.stages.data.{name}" for name in ("ingest", "origins", "sources")]
+        modules = [f"pipelines.stages.data.{name}" for name in ("ingest", "feedback", "origins", "sources")]
         return step(parts, product, "raw", modules, config, [], work)
 
 
@@ -192,7 +195,7 @@ def _records(
     good = [record for record in records if not record.fault]
     digest = contract.digest
     rows: list[Row] = [{"source": source.url, "contract": digest, "values": record.values} for record in good]
-    subjects = [_subject(parts, contract, row) for row in rows]
+    subjects = [_subject(parts, source, contract, row) for row in rows]
     erased = parts.keyring.erased(subjects)
     origins = Origins(contract, ref)
     kept = named(
@@ -223,10 +226,12 @@ def _entered(parts: Parts, items: list[Item]) -> list[Item]:
     return [replace(item, origin=entries[item.name].origin) for item in items]
 
 
-def _subject(parts: Parts, contract: DataContract, row: Row) -> str:
+def _subject(parts: Parts, source: Source, contract: DataContract, row: Row) -> str:
     """Pseudonym of the person a record is about; a record that names nobody stands for itself."""
     field = contract.terms.subjectKey
     person = row["values"].get(field) if field else None
+    if person and source.url.startswith(SCHEME):
+        return str(person)  # it holds no names
     return pseudonym(parts, str(person)) if person else parts.keyring.subject(f"record:{sha256_json(row)}")
 
 

@@ -3,8 +3,9 @@
 from datetime import date
 
 from data_contracts.contract import NO_LICENCE, DataContract, spdx
-from data_contracts.ledger import ConsentBasis, Origin
+from data_contracts.ledger import ConsentBasis, CorrectedAnswer, Origin
 from data_contracts.manifests import SourceRef
+from pipelines.stages.data.feedback import SCHEME
 from pipelines.stages.data.item import Row
 
 _BASES: dict[str, ConsentBasis] = {
@@ -25,8 +26,10 @@ class Origins:
             str(values.get(field or "") or "")
             for field in (terms.licenceField, terms.consentField, terms.syntheticDepthField, terms.retainUntilField)
         )
+        if self._ref.url.startswith(SCHEME):
+            stated += str(values.get("answer") or ""), str(values.get("release") or "")
         if stated not in self._known:
-            licence, consent, depth, last_day = stated
+            licence, consent, depth, last_day, *answer = stated
             self._known[stated] = Origin(
                 source=self._ref.url,
                 source_digest=self._ref.content,
@@ -37,6 +40,7 @@ class Origins:
                 retain_until=min(filter(None, (terms.retainUntil, _last_day(last_day))), default=None),
                 tier=terms.tier,
                 synthetic_depth=max(terms.syntheticDepth, _depth(depth)),
+                answer=CorrectedAnswer(trace_id=answer[0], release=answer[1] or None) if answer and answer[0] else None,
             )
         return self._known[stated]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.contract import DataContract
-from data_contracts.digests import Digest, hex_of, keyed_ref, sha256_file
+from data_contracts.digests import Digest, hex_of, keyed_ref, sha256_bytes, sha256_file
 from data_contracts.errors import BadInput
 from data_contracts.manifests import DatasetManifest
 from data_contracts.policy import PiiRule, load_policy
@@ -43,7 +43,7 @@ def scrubbed(parts: Parts, product: Product, ledgered: DatasetManifest) -> tuple
     rule = load_policy(product.file("data_policy", product.data_policy)).pii
 
     def work(out: Outlet) -> Outcome:
-        certificate = _certificate(parts, rule) if rule else None
+        certificate = certificate_of(parts, rule) if rule else None
         operators = _operators(parts, ledgered)
         kinds: Counter[str] = Counter()
         watch, touched = Watch(product), 0
@@ -99,8 +99,9 @@ def _found(parts: Parts, items: Iterable[Item]) -> Iterator[tuple[Item, str, lis
         yield from zip(*waiting.popleft(), found, strict=True)
 
 
-def _certificate(parts: Parts, rule: PiiRule) -> dict[str, Any]:
-    """What the detector finds of the kinds that are replaced here, as figures."""
+def certificate_of(parts: Parts, rule: PiiRule) -> dict[str, Any]:
+    """What the detector finds of the kinds that are replaced here, as figures. Raises `Refused` when it finds too
+    little."""
     measured = certify(read_labelled(_labelled(rule)), parts.pii, REPLACED)
     require(measured, rule)
     return measured.payload()
@@ -125,11 +126,14 @@ def _keys(parts: Parts, hashed: list[str]) -> dict[str, bytes]:
     return {subject: keyed_ref(key, "scrub").encode() for subject, key in parts.keyring.known(hashed).items()}
 
 
-def scrub(row: Row, values: dict[str, str], operator: Operator = Operator.REPLACE, key: bytes = b"") -> Row:
-    """The row with every value (original -> kind) replaced wherever it stands as a word of its own."""
+def scrub(
+    row: Row, values: dict[str, str], operator: Operator = Operator.REPLACE, key: bytes = b"", seed: str = ""
+) -> Row:
+    """The row with every value (original -> kind) replaced wherever it stands as a word of its own. With a ``seed`` a
+    made-up value is drawn by that and the original, so that it is the same in several rows."""
     if not values:
         return row
-    replacements = _replacements(row, values, operator, key)
+    replacements = _seeded(row, values, seed) if seed else _replacements(row, values, operator, key)
     pattern = re.compile("|".join(_word(value) for value in sorted(replacements, key=len, reverse=True)))
 
     def replace(text: str) -> str:
@@ -159,6 +163,22 @@ def _replacements(row: Row, values: dict[str, str], operator: Operator, key: byt
         if inner:
             chosen[inner] = chosen[value]
     return chosen
+
+
+def _seeded(row: Row, values: dict[str, str], seed: str) -> dict[str, str]:
+    held = _SEPARATOR.join(_texts(row)).casefold()
+    chosen: dict[str, str] = {}
+    for value, kind in sorted(values.items()):
+        start = int(hex_of(sha256_bytes(f"{seed}{value.casefold()}".encode()))[:8], 16)
+        chosen |= assign({value: kind}, _SEPARATOR.join([held, *chosen.values()]).casefold(), start)
+    return chosen
+
+
+def personal(row: Row, analyzer: PiiAnalyzer) -> dict[str, str]:
+    """What the line replaces in a row: original -> kind."""
+    text = _SEPARATOR.join(_texts(row))
+    (findings,) = analyzer.find([text], REPLACED)
+    return _values(text, findings)
 
 
 def _argument_in(value: str, row: Row) -> str | None:

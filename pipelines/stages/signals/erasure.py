@@ -21,6 +21,8 @@ from pipelines.stages.data.protocols import ROWS_LOCK
 from pipelines.stages.protocols import Parts
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.routes import read_routes
+from pipelines.stages.signals.collector import LOCK as COLLECTOR
+from pipelines.stages.signals.collector import discard
 from pipelines.stages.signals.erasure_scope import Derived, Family, derived, family
 from pipelines.stages.signals.retrain_decision import effort
 from pipelines.stages.train.leftovers import forget_runs, runs_with
@@ -100,6 +102,16 @@ def _delete_content(parts: Parts, concerned: Family) -> None:
         parts.datasets.erase(concerned.subjects)
     forget_runs(lambda: runs_with(parts.home / "training", parts.checkpoints, concerned.rows))
     forget_copies(parts)
+    _forget_words(parts, concerned)
+
+
+def _forget_words(parts: Parts, concerned: Family) -> None:
+    """What was said and asked, also where it still waits sealed: the collector keeps nothing of an erased person."""
+    if not parts.feedback.flush():
+        raise Unavailable("the store of feedback cannot be reached: the erasure goes on with `assay erase --resume`")
+    with parts.locks.hold(COLLECTOR):
+        discard(parts, concerned.subjects)
+        parts.feedback.forget(concerned.subjects)
 
 
 def _live_last(parts: Parts, found: Derived) -> list[Digest]:
@@ -188,6 +200,9 @@ def _prove(parts: Parts, products: Sequence[Product], concerned: Family, found: 
         "No row shard and no quarantine file holds content of these rows; every one was read again.": held.content == 0,
         "No unfinished training run keeps these rows or what it learned from them.": (
             not runs_with(parts.home / "training", parts.checkpoints, concerned.rows)
+        ),
+        "No kept answer of the subject, and no feedback by it or on such an answer, is in the store of feedback.": (
+            not parts.feedback.held(concerned.subjects)
         ),
         "No sample of what a derived model answered in evaluation is in the store.": (
             not any(parts.store.has(blob) for blob in found.samples)

@@ -29,6 +29,19 @@ def expire(parts: Parts, days: int, now: datetime | None = None) -> list[AuditRe
     return done
 
 
+def expire_feedback(parts: Parts, days: int, now: datetime | None = None) -> list[AuditRecord]:
+    """The same for feedback and the words of answers, whoever may want them. Rows that were made of them stay."""
+    before = (now or datetime.now(UTC)) - timedelta(days=days)
+    done: list[AuditRecord] = []
+    for product in parts.feedback.products():
+        exchanges, feedback = parts.feedback.older(product, before)
+        if exchanges or feedback:
+            body: dict[str, JsonValue] = {"before": before.isoformat(), "exchanges": exchanges, "feedback": feedback}
+            done.append(parts.log.append("feedback.expired", product, body, actor="retention"))
+            parts.feedback.delete(product, before)
+    return done
+
+
 def needed_since(log: Sequence[AuditRecord], product: str) -> datetime | None:
     """From when on a product's traces are needed, whatever their age. A note for support is written from those since
     the promotion of what was rolled back: of what is live, which may be rolled back any day, and of a rollback whose
