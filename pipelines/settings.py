@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     """What the judge must reach before it counts: a file of ``evals/judges/policies`` by name, or a YAML."""
     judge_timeout: float = Field(default=120, gt=0)
     """Seconds that one answer of the judge may take; each is asked for twice."""
+    filter_url: str = ""
+    """OpenAI-compatible moderation endpoint, up to ``/v1``, that products with a content filter are filtered by."""
+    filter_model: str = ""
+    """Name by which that server knows the model, where it wants one."""
+    filter_key_env: str = ""
+    """Environment variable that holds its key."""
     serve_python: Path = ROOT / ".venv-serve" / "bin" / "python"
     """Interpreter of the serving environment, which holds vLLM."""
     serve_slots: int = Field(default=8, ge=3)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resources.keyring import SqliteKeyring
     from resources.language import LangidDetector
     from resources.ledger import SqlLedger
+    from resources.moderation import ModerationEndpoint
     from resources.notifier import AppriseNotifier
     from resources.pii import PresidioAnalyzer
     from resources.registry import MlflowRegistry
@@ -200,6 +201,13 @@ class Line:
             given.judge_policy,
             given.judge_timeout,
         )
+
+    @cached_property
+    def moderator(self) -> "ModerationEndpoint | None":
+        from resources.moderation import open_moderator
+
+        given = self.settings
+        return open_moderator(given.filter_url, given.filter_model, given.filter_key_env)
 
     @cached_property
     def bases(self) -> "BaseModels":

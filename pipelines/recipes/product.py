@@ -151,6 +151,23 @@ class Canary(Frozen):
 Placement = Literal["pinned", "dynamic"]
 
 
+class Filter(Frozen):
+    """What the operator's moderation endpoint is asked about before it passes. Where ``answers`` are, each is held back
+    until it is whole, a stream's too."""
+
+    prompts: bool = True
+    answers: bool = True
+    seconds: float = Field(default=5.0, gt=0)
+    when_down: Literal["refuse", "pass"] = "refuse"
+    """What becomes of a text that cannot be asked about."""
+
+    @model_validator(mode="after")
+    def _looks_at_something(self) -> "Filter":
+        if not (self.prompts or self.answers):
+            raise ValueError("filter: name prompts, answers or both; leave it out for neither")
+        return self
+
+
 class Serving(Frozen):
     """What the product needs of its vLLM server and gateway. Part of what a reviewer approves."""
 
@@ -160,6 +177,7 @@ class Serving(Frozen):
     max_tokens: int = Field(default=96, ge=1)
     base_as_fallback: bool = True
     """Whether the base answers when the release cannot; if not, nobody does."""
+    filter: Filter | None = None
     canary: Canary = Canary()
 
 

@@ -292,6 +292,16 @@ class FeedbackStore(Protocol):
         ...
 
 
+class Moderator(Protocol):
+    """Tells what a text is flagged for."""
+
+    async def flagged(self, text: str, seconds: float) -> list[str]:
+        """Categories; none where nothing is wrong. Raises `Unavailable`, after so many seconds at most."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Runs(Protocol):
     """Records of training runs, outside manifests: they hold time and host."""
 
@@ -366,6 +376,8 @@ class Parts(Protocol):
     def judge(self) -> JudgeModel | None: ...
     @property
     def traces(self) -> TraceStore: ...
+    @property
+    def moderator(self) -> Moderator | None: ...
     @property
     def feedback(self) -> FeedbackStore: ...
     @property

@@ -11,6 +11,7 @@ import httpx
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.traces import Trace
 from pipelines.recipes.product import Keep, Product
+from pipelines.stages.protocols import Moderator
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.spans import Telemetry
@@ -86,11 +87,13 @@ def installed(
     telemetry: Telemetry | None = None,
     keep: Keep | None = None,
     traces: str = "",
+    moderator: Moderator | None = None,
     **serving: object,
 ) -> Iterator[Installation]:
     """``limits``: the text of ``limits.yaml``; ``serving``: of the product, ``keep``: of both; ``traces``: a url. A
     folder may be used again."""
     parts = FakeParts(folder, traces)
+    parts.moderator = moderator
     if limits:
         (folder / "limits.yaml").write_text(limits)
     product = tiny_product(folder / "product")

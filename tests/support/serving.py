@@ -19,6 +19,7 @@ from data_contracts.errors import Refused
 from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest, SignedHead
 from evals.answers import words
 from pipelines.recipes.product import Product
+from pipelines.stages.protocols import Moderator
 from pipelines.stages.serve.capacity import refuse_more_pinned_than_fit
 from resources.adapters import served_name
 from resources.artifact_store import FsspecArtifactStore
@@ -261,6 +262,7 @@ class FakeParts:
         self.log.signer_line()
         self.locks = FileLocks(home / "locks")
         self.traces = open_traces(traces, home / "traces.sqlite", home / "spool")
+        self.moderator: Moderator | None = None
         self.feedback = open_feedback(traces, home / "feedback.sqlite", home / "feedback-spool")
         self.keyring = SqliteKeyring(home / "vault" / "keys.sqlite")
         self.registry = FakeRegistry()

@@ -26,6 +26,7 @@ from pipelines.stages.serve.answer import most_tokens, template_text, tools_of, 
 from pipelines.stages.serve.body import read_body
 from pipelines.stages.serve.breaker import AdapterFailed, Breakers
 from pipelines.stages.serve.choice import CHALLENGER, Choice
+from pipelines.stages.serve.content_filter import ContentFilter
 from pipelines.stages.serve.errors import (
     Denied,
     ServerFailed,
@@ -112,6 +113,7 @@ class Gateway:
         rule, load = self.admission.concurrency.rule, self.admission.load
         self.upstream = Upstream(parts, self.breakers, AdapterLoads(parts, self.breakers, rule, load, self.metrics))
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
+        self.filter = ContentFilter(parts.moderator)
         self.sampler = Sampler(parts, self.metrics)
         self.opinions = Opinions(parts, now)
         self.spans = Spans(telemetry)
@@ -134,6 +136,7 @@ class Gateway:
         mirrors = [each for each in drawn if each is not None]
         trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place, mirrors, span)
         try:
+            await self.filter.check_prompt(product, asked)
             if asked["stream"]:
                 wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
                 return await self._stream(asked, wants_usage, trace)
@@ -214,6 +217,7 @@ class Gateway:
     async def close(self) -> None:
         await self.mirror.close()
         await self.upstream.close()
+        await self.filter.close()
         await asyncio.to_thread(self.sampler.close)
         await asyncio.to_thread(self.parts.feedback.close)
         await asyncio.to_thread(self.parts.traces.close)
@@ -261,6 +265,11 @@ class Gateway:
         if trace.seen.half:
             trace.write(422, "truncated", "answer_truncated")
             return error_response(422, "answer_truncated", truncation(trace.goal, asked), trace.headers)
+        try:
+            await self.filter.check_answer(trace.product, trace.seen.whole)
+        except Denied as denied:
+            trace.write(denied.status, str(denied), denied.code)
+            return error_response(denied.status, denied.code, str(denied), denied.headers | trace.headers)
         trace.write(200)
         return JSONResponse(answer, headers=trace.headers)
 
@@ -271,17 +280,31 @@ class Gateway:
 
         async def events() -> AsyncIterator[str]:
             ended = 499, "the client left", "client_left"
+            held: list[str] = []
             try:
                 async for event in relay.streamed(lines, trace.product.name, trace.provenance, wants_usage, trace.seen):
-                    yield event
+                    if self.filter.holds(trace.product):
+                        held.append(event)
+                    else:
+                        yield event
+                if trace.seen.finished:
+                    await self.filter.check_answer(trace.product, trace.seen.whole)
                 ended = (200, "", "") if trace.seen.finished else CUT_OFF
                 if trace.seen.half:
                     ended = 422, "truncated", "answer_truncated"
             except httpx.TransportError:
                 ended = CUT_OFF
+            except Denied as denied:
+                ended = denied.status, str(denied), denied.code
             finally:
                 trace.write(*ended)
                 await response.aclose()
+            if ended[0] == 200:
+                for event in held:
+                    yield event
+            if ended[0] in (403, 503):
+                kept = error_body("server_error" if ended[0] == 503 else "invalid_request_error", ended[2], ended[1])
+                yield f"data: {json.dumps(kept)}\n\n"
             if ended[0] == 502:
                 cut_off = error_body("server_error", "cut_off", "the answer was cut off: ask again")
                 yield f"data: {json.dumps(cut_off)}\n\n"

@@ -15,7 +15,7 @@ _GOT: tuple[type[Any], ...] = (
 _STATUSES = {
     400: "a field is not understood, or the prompt is too long; the message names the field",
     401: "no key, or one that is not known",
-    403: "this is for the operator's key, or the product takes no feedback",
+    403: "this is for the operator's key, the product takes no feedback, or its content filter flags the text",
     404: "no such product or answer for this key",
     409: "not the challenger of this product now",
     410: "the sunset of the live release has come, or its tenant was shredded",
@@ -23,7 +23,7 @@ _STATUSES = {
     422: "an answer that is held to JSON did not end within max_tokens",
     429: "over a limit of the tenant's or the gateway's: x-assay-limit names it, Retry-After says when to ask again",
     502: "the model server failed",
-    503: "the model server is starting, or what is live cannot be verified",
+    503: "the model server is starting, what is live cannot be verified, or the content filter does not answer",
 }
 
 

@@ -30,9 +30,13 @@ class Answered:
         self.prompt_tokens = (usage or {}).get("prompt_tokens") or self.prompt_tokens
         self.completion_tokens = (usage or {}).get("completion_tokens") or self.completion_tokens
 
+    @property
+    def whole(self) -> str:
+        return "".join(self.text)
+
     def words(self) -> str:
         """What is said: the reply where it is an object with one."""
-        text = "".join(self.text)
+        text = self.whole
         try:
             value = json.loads(text)
         except ValueError:
@@ -42,7 +46,7 @@ class Answered:
     def judged(self) -> tuple[bool, str | None]:
         """Whether the answer is a JSON object, and the tool it calls; a name that was not offered is ``other``."""
         try:
-            value = json.loads("".join(self.text))
+            value = json.loads(self.whole)
         except ValueError:
             return False, None
         if not isinstance(value, dict):
