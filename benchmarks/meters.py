@@ -141,13 +141,20 @@ class Month:
 def month(seed: int, change: Callable[[int], World] | None, meaning: bool, policy: SignalPolicy) -> dict[str, History]:
     """What each meter reads of a month."""
     drawn = Month(seed, meaning)
-    worlds = [World()] * (MONTH + 1) if change is None else [World()] * (BEFORE + 1) + [change(i) for i in range(1, MONTH - BEFORE + 1)]
+    worlds = (
+        [World()] * (MONTH + 1)
+        if change is None
+        else [World()] * (BEFORE + 1) + [change(i) for i in range(1, MONTH - BEFORE + 1)]
+    )
     answers = [drawn.answers(each) for each in worlds]
     exchanges = [drawn.exchanges(each) for each in worlds]
     rows = 2000
     learned = Window(
         answers=rows,
-        counts={"tool": {k: int(v * rows) for k, v in TOOLS.items()}, "label": {k: int(v * rows) for k, v in LABELS.items()}},
+        counts={
+            "tool": {k: int(v * rows) for k, v in TOOLS.items()},
+            "label": {k: int(v * rows) for k, v in LABELS.items()},
+        },
     )
     found = histories(_traffic(answers), policy, _traffic(exchanges), learned, PRICES)
     return {name: each for name, each in found.items() if isinstance(each, History)}

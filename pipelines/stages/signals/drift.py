@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from pipelines.stages.protocols import Parts
@@ -106,12 +108,12 @@ def record(parts: Parts, report: DriftReport) -> bool:
         return False
     lasting = [each for each in report.features if each.sustained]
     kinds = {each.alert for each in lasting}
-    body = {
+    body: dict[str, JsonValue] = {
         "report": report.digest,
         "release": report.release,
         "drifted": report.drifted,
         "reason": report.reason,
-        "alerts": {kind: [each.feature for each in lasting if each.alert == kind] for kind in sorted(kinds)},
+        "alerts": {kind: "; ".join(_told(each) for each in lasting if each.alert == kind) for kind in sorted(kinds)},
     }
     parts.log.append("drift.recorded", report.product, body, actor="signals")
     return True
@@ -163,7 +165,8 @@ def _reason(traffic: Traffic, features: Sequence[FeatureDrift], policy: SignalPo
 def _told(each: FeatureDrift) -> str:
     newest = each.newest
     value = f"{newest.value:g}" if newest else "?"
-    before = "" if each.reference is None or each.method in ("shares", "meaning", "unseen") else f", was {each.reference:g}"
+    known = each.reference is not None and each.method in ("rate", "slowest", "growth")
+    before = f", was {each.reference:g}" if known else ""
     return f"{each.feature} ({_WORDS[each.method]} {value}{before})"
 
 

@@ -81,9 +81,7 @@ def _lasting(rule: MeterRule, policy: SignalPolicy, windows: Sequence[MeterWindo
     return [sums[i + 1] - sums[max(0, i + 1 - policy.windows)] >= needed for i in range(len(each))]
 
 
-def _read(
-    name: str, rule: MeterRule, reference: Window, window: Window, prices: Prices | None
-) -> MeterWindow | None:
+def _read(name: str, rule: MeterRule, reference: Window, window: Window, prices: Prices | None) -> MeterWindow | None:
     value = _value(name, rule, reference, window, prices)
     if value is None:
         return None
@@ -120,9 +118,7 @@ def _value(name: str, rule: MeterRule, reference: Window, window: Window, prices
             return _cost(window, prices)
 
 
-def _score(
-    name: str, rule: MeterRule, reference: Window, window: Window, value: float, prices: Prices | None
-) -> float:
+def _score(name: str, rule: MeterRule, reference: Window, window: Window, value: float, prices: Prices | None) -> float:
     match rule.method:
         case "rate" | "slowest":
             return more_often(_pair(name, rule, reference, reference), _pair(name, rule, reference, window))
@@ -166,6 +162,7 @@ def _cost(window: Window, prices: Prices | None) -> float | None:
     if prices is None or not window.answers or "prompt_tokens" not in window.values:
         return None
     spent = (
-        window.values["prompt_tokens"] * prices.prompt_1000 + window.values["completion_tokens"] * prices.completion_1000
+        window.values["prompt_tokens"] * prices.prompt_1000
+        + window.values["completion_tokens"] * prices.completion_1000
     )
     return spent / window.answers

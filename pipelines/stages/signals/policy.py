@@ -16,7 +16,7 @@ _EDITION = 2
 
 Of = Literal["answers", "exchanges"]
 Method = Literal["shares", "rate", "slowest", "meaning", "unseen", "growth", "limit"]
-AlertKind = Literal["drift", "quality", "safety", "latency", "new-label"]
+AlertKind = Literal["drift", "quality", "safety", "service", "new-label"]
 
 
 class MeterRule(Frozen):
