@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from evals.shift import energy_p
 from pipelines.stages.signals.costs import Prices
-from pipelines.stages.signals.meters import History, bar
 from pipelines.stages.signals.drift import histories
+from pipelines.stages.signals.meters import History, bar
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.traces import Traffic, Window
 

@@ -174,6 +174,7 @@ class Course(NamedTuple):
 def courses(meters: Sequence[Course], across: int = 3) -> Figure:
     """A panel for each meter: its values by window, the reference dashed, windows over the threshold as crosses."""
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     down = -(-len(meters) // across)
     canvas = Canvas(figsize=(3.2 * across, 1.9 * max(1, down)), layout="constrained")
@@ -194,7 +195,7 @@ def courses(meters: Sequence[Course], across: int = 3) -> Figure:
         )
         axes.margins(y=0.2)
         axes.tick_params(labelsize=7)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
     return Figure(canvas)
 

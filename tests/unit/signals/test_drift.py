@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import sha256_bytes
 from data_contracts.traces import Trace
+from evals.shift import psi
 from pipelines.recipes.product import Product, Source
 from pipelines.settings import Settings
-from evals.shift import psi
 from pipelines.stages.signals.drift import DriftReport, FeatureDrift, is_recorded, measure, record
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.retrain_decision import decide, decide_and_record, episode
