@@ -84,11 +84,10 @@ def past_training_seconds(instance: dg.DagsterInstance, product: str, limit: int
 def meters_table(report: DriftReport) -> dg.MarkdownMetadataValue:
     rows = []
     for each in report.features:
-        newest = each.newest
-        values = ", ".join(f"{window.value:g}" for window in each.windows[-4:]) or each.silent
-        state = "drifted" if each.sustained else "over" if newest and newest.score >= each.threshold else ""
-        rows.append((each.feature, each.method, each.reference if newest else "", values, each.rise or "", state))
-    return table(("meter", "method", "reference", "newest windows", "CUSUM", "state"), rows)
+        over = sum(window.score >= each.threshold for window in each.windows)
+        state = "drifted" if each.sustained else f"{over} of {len(each.windows)} windows over" if over else ""
+        rows.append((each.feature, each.method, each.reading, "" if each.rise is None else each.rise, state))
+    return table(("meter", "method", "newest window", "CUSUM", "state"), rows)
 
 
 def meters_plot(report: DriftReport, read: Mapping[str, History | str]) -> plots.Figure:

@@ -17,8 +17,8 @@ SHOWN = 12
 
 
 class FeatureDrift(Frozen):
-    """What one meter says. ``windows``: the newest, oldest first, and each one's score; ``threshold``: what a score must
-    reach to be over, ``rise`` the CUSUM now. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
+    """What one meter says. ``windows``: the newest, oldest first; ``threshold``: what the score of one must
+    reach to be over; ``rise``: the CUSUM now. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
 
     feature: str
     method: Method
@@ -32,8 +32,15 @@ class FeatureDrift(Frozen):
     silent: str = ""
 
     @property
-    def newest(self) -> MeterWindow | None:
-        return self.windows[-1] if self.windows else None
+    def reading(self) -> str:
+        """Of the newest window, and of the reference where that is a number of the same kind."""
+        if not self.windows:
+            return self.silent
+        rose = self.rise is not None and self.rises is not None and self.rise >= self.rises
+        slowly = f"; slow rise {self.rise:.1f} of {self.rises:g}" if rose else ""
+        same = self.reference is not None and self.method in ("rate", "slowest", "growth")
+        before = f", was {_shown(self.method, self.reference or 0)}" if same else ""
+        return _shown(self.method, self.windows[-1].value) + before.replace("95 % within ", "") + slowly
 
 
 class DriftReport(Frozen):
@@ -163,19 +170,20 @@ def _reason(traffic: Traffic, features: Sequence[FeatureDrift], policy: SignalPo
 
 
 def _told(each: FeatureDrift) -> str:
-    newest = each.newest
-    value = f"{newest.value:g}" if newest else "?"
-    known = each.reference is not None and each.method in ("rate", "slowest", "growth")
-    before = f", was {each.reference:g}" if known else ""
-    return f"{each.feature} ({_WORDS[each.method]} {value}{before})"
+    return f"{each.feature} ({each.reading})"
 
 
-_WORDS: dict[Method, str] = {
-    "shares": "PSI",
-    "rate": "rate",
-    "slowest": "95th percentile",
-    "meaning": "energy distance, p",
-    "unseen": "of categories never seen in training:",
-    "growth": "now",
-    "limit": "now",
-}
+def _shown(method: Method, value: float) -> str:
+    match method:
+        case "shares":
+            return f"PSI {value:.2f}"
+        case "rate":
+            return f"{100 * value:.3g} %"
+        case "slowest":
+            return f"95 % within {value:.0f} ms"
+        case "meaning":
+            return f"p {value:.2g}"
+        case "unseen":
+            return f"{value:.0f} never seen in training"
+        case _:
+            return f"{value:.4g}"

@@ -97,7 +97,7 @@ def test_what_was_never_learned_adds_up_over_windows() -> None:
     once = measure(windows(old, old, new, old, old, old), POLICY, learned=TRAINED)
     twice = measure(windows(old, new, old, new, old), POLICY, learned=TRAINED)
     assert (once.sustained, twice.sustained) == ([], ["new_label"])
-    assert "never seen in training" in twice.reason
+    assert "new_label (1 never seen in training)" in measure(windows(old, new, new), POLICY, learned=TRAINED).reason
     assert meter(twice, "new_tool").windows[-1].value == 0
     assert "cannot be read" in meter(measure(windows(old, new), POLICY), "new_label").silent
     unlabelled = Window(answers=1, counts={"tool": {"none": 1}, "label": {}})
