@@ -47,7 +47,7 @@ class Position(NamedTuple):
 
 
 class SealedWindow(Frozen):
-    """So many ``answers`` of a release in a row. ``counts``: feature -> category -> count; ``values``: what is no count.
+    """So many ``answers`` of a release in a row. ``counts``: feature -> category -> count; ``values``: what is none.
     It ends with the answer ``last`` at ``time``. The first of a release has the number 0. Once kept it stays as it
     is."""
 

@@ -18,7 +18,8 @@ SHOWN = 12
 
 class FeatureDrift(Frozen):
     """What one meter says. ``windows``: the newest, oldest first; ``threshold``: what the score of one must
-    reach to be over; ``rise``: the CUSUM now. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
+    reach to be over; ``rise``: the CUSUM now. ``counted``:
+    what a rate is of, where its name does not say. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
 
     feature: str
     method: Method
@@ -28,6 +29,7 @@ class FeatureDrift(Frozen):
     windows: tuple[MeterWindow, ...] = ()
     rise: float | None = None
     rises: float | None = None
+    counted: str = ""
     alert: AlertKind = "drift"
     silent: str = ""
 
@@ -40,7 +42,8 @@ class FeatureDrift(Frozen):
         slowly = f"; slow rise {self.rise:.1f} of {self.rises:g}" if rose else ""
         same = self.reference is not None and self.method in ("rate", "slowest", "growth")
         before = f", was {_shown(self.method, self.reference or 0)}" if same else ""
-        return _shown(self.method, self.windows[-1].value) + before.replace("95 % within ", "") + slowly
+        named = f" {self.counted}" if self.counted else ""
+        return _shown(self.method, self.windows[-1].value) + named + before.replace("95 % within ", "") + slowly
 
 
 class DriftReport(Frozen):
@@ -141,7 +144,13 @@ def _newest(parts: Parts, product: str) -> DriftReport | None:
 
 def _feature(name: str, rule: MeterRule, found: History | str) -> FeatureDrift:
     common = FeatureDrift(
-        feature=name, method=rule.method, sustained=False, threshold=bar(rule), alert=rule.alert, rises=rule.rises
+        feature=name,
+        method=rule.method,
+        sustained=False,
+        threshold=bar(rule),
+        alert=rule.alert,
+        rises=rule.rises,
+        counted="" if rule.hit in ("hit", "miss") else rule.hit,
     )
     if isinstance(found, str):
         return common.model_copy(update={"silent": found})

@@ -71,6 +71,11 @@ def test_a_slow_rise_drifts_though_no_window_stands_out() -> None:
     assert not meter(measure(windows(*[rate("corrections", 6)] * 41), POLICY), "corrections").sustained
 
 
+def test_a_rate_says_what_it_counts() -> None:
+    read = meter(measure(windows(rate("json_valid", 6), rate("json_valid", 30)), POLICY), "json_valid")
+    assert read.reading == "15 % invalid, was 3 %"
+
+
 def test_refusals_that_cease_are_seen_too() -> None:
     calm, none = rate("refusals", 80), rate("refusals", 10)
     report = measure(windows(window({})), POLICY, windows(calm, none, none, none))
