@@ -17,9 +17,9 @@ SHOWN = 12
 
 
 class FeatureDrift(Frozen):
-    """What one meter says. ``windows``: the newest, oldest first; ``threshold``: what the score of one must
-    reach to be over; ``rise``: the CUSUM now. ``counted``:
-    what a rate is of, where its name does not say. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
+    """What one meter says. ``windows``: the newest, oldest first; ``threshold``: what the score of one must reach to be
+    over; ``rise``: the CUSUM now, ``rises``: from where on it counts. ``counted``: what a rate is of, where its name
+    does not say. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
 
     feature: str
     method: Method
