@@ -1,10 +1,18 @@
-"""Traffic of the live release -> has it drifted? -> retrain or wait. Recorded; the retraining sensor obeys."""
+"""Traffic of the live release -> meters: has it drifted? -> retrain or wait. Recorded; the retraining sensor obeys."""
+
+from base64 import b64encode
+from collections.abc import Mapping
 
 import dagster as dg
 
 from assets.groups import asset_in
-from assets.outcome import materialized, table
-from pipelines.stages.signals.drift import DriftReport, measure, record
+from assets.outcome import Shown, materialized, table
+from evals import plots
+from pipelines.stages.signals.costs import prices_file, read_prices
+from pipelines.stages.signals.drift import DriftReport, histories, measure, record
+from pipelines.stages.signals.exchanges import exchanges as read_exchanges
+from pipelines.stages.signals.learned import learned
+from pipelines.stages.signals.meters import History
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import RetrainDecision, decide_and_record
 from pipelines.stages.signals.traces import Traffic, late, traffic
@@ -16,7 +24,7 @@ FROM_SIGNALS = dg.AssetIn(key_prefix="signals")
 
 @signals_asset(kinds={"sqlite"}, deps=[dg.AssetKey(["release", "champion"])])
 def traces(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[Traffic]:
-    """Histograms of what the gateway answered for the live release: its first window and the newest ones."""
+    """Windows of what the gateway answered for the live release: the first one and the newest. Counts, no text."""
     product, policy = line.product(context.partition_key), load_policy()
     found = traffic(line, product, policy)
     came_late = late(line, product, found.release, policy) if found.release else 0
@@ -26,17 +34,29 @@ def traces(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> d
     )
 
 
-@signals_asset(ins={"traces": FROM_SIGNALS}, kinds={"python"})
+@signals_asset(kinds={"sqlite"}, deps=[dg.AssetKey(["release", "champion"])])
+def exchanges(context: dg.AssetExecutionContext, line: dg.ResourceParam[Line]) -> dg.MaterializeResult[Traffic]:
+    """Windows of the answers that are kept in words: language, digits, meaning, refusals, toxicity. Counts, no text."""
+    found = read_exchanges(line, line.product(context.partition_key), load_policy())
+    whole = len(found.current) + (found.reference is not None)
+    return materialized((found, False), {"windows": whole, "release": found.release or "none: the base"})
+
+
+@signals_asset(ins={"traces": FROM_SIGNALS, "exchanges": FROM_SIGNALS}, kinds={"python"})
 def drift(
-    context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], traces: Traffic
+    context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], traces: Traffic, exchanges: Traffic
 ) -> dg.MaterializeResult[DriftReport]:
-    """Population stability index of prompt length, tools and JSON validity, sustained over windows."""
-    report = measure(traces, load_policy())
+    """Every meter of the policy: its newest windows against the reference, and whether what is seen lasts."""
+    policy = load_policy()
+    known = learned(line, traces.release) if traces.release else None
+    prices = read_prices(prices_file(line.home))
+    report = measure(traces, policy, exchanges, known, prices)
     recorded = record(line, report)
-    scores = table(
-        ("feature", "PSI by window", "sustained"), [(f.feature, f.psi, f.sustained) for f in report.features]
-    )
-    return materialized((report, not recorded), {"drifted": report.drifted, "reason": report.reason, "psi": scores})
+    shown: dict[str, Shown] = {"drifted": report.drifted, "reason": report.reason, "meters": meters_table(report)}
+    if any(each.windows for each in report.features):
+        picture = b64encode(meters_plot(report, histories(traces, policy, exchanges, known, prices)).png()).decode()
+        shown["plot"] = dg.MetadataValue.md(f"![meters by window](data:image/png;base64,{picture})")
+    return materialized((report, not recorded), shown)
 
 
 @signals_asset(ins={"drift": FROM_SIGNALS}, kinds={"python"})
@@ -59,3 +79,29 @@ def past_training_seconds(instance: dg.DagsterInstance, product: str, limit: int
         if event and run and event.metadata["hit"].value is False and run.start_time and run.end_time:
             trained.append(run.end_time - run.start_time)
     return trained[:limit]
+
+
+def meters_table(report: DriftReport) -> dg.MarkdownMetadataValue:
+    rows = []
+    for each in report.features:
+        over = sum(window.score >= each.threshold for window in each.windows)
+        state = "drifted" if each.sustained else f"{over} of {len(each.windows)} windows over" if over else ""
+        rows.append((each.feature, each.method, each.reading, "" if each.rise is None else each.rise, state))
+    return table(("meter", "method", "newest window", "CUSUM", "state"), rows)
+
+
+def meters_plot(report: DriftReport, read: Mapping[str, History | str]) -> plots.Figure:
+    return plots.courses(
+        [
+            plots.Course(
+                title=each.feature,
+                numbers=[window.number or place for place, window in enumerate(found.windows, start=1)],
+                values=[window.value for window in found.windows],
+                over=[window.score >= each.threshold for window in found.windows],
+                reference=found.reference,
+                lasts=each.sustained,
+            )
+            for each in report.features
+            if isinstance(found := read[each.feature], History) and found.windows
+        ]
+    )

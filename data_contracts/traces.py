@@ -47,14 +47,17 @@ class Position(NamedTuple):
 
 
 class SealedWindow(Frozen):
-    """Histograms of ``answers`` answers of a release in a row: feature -> category -> count. It ends with the answer
-    ``last`` at ``time``. The first of a release has the number 0. Once kept it stays as it is."""
+    """So many ``answers`` of a release in a row. ``counts``: feature -> category -> count; ``values``: what is none.
+    It ends with the answer ``last`` at ``time``. The first of a release has the number 0. Once kept it stays as it
+    is."""
 
     number: int
+    begins: datetime | None = None
     time: datetime
     last: str
     answers: int
     counts: dict[str, dict[str, int]]
+    values: dict[str, float] = {}
 
     @property
     def end(self) -> Position:

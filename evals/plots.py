@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_contracts.verdicts import CriterionResult
 
@@ -158,6 +158,46 @@ def bars(counts: Mapping[str, int], label: str) -> Figure:
     axes.set_yticks(range(len(counts)), names, fontsize=8)
     axes.set_xlabel(label)
     return Figure(axes.figure)
+
+
+class Course(NamedTuple):
+    """A meter over its windows: values with their numbers, those that are ``over``, and what they are held against."""
+
+    title: str
+    numbers: Sequence[int]
+    values: Sequence[float]
+    over: Sequence[bool]
+    reference: float | None
+    lasts: bool
+
+
+def courses(meters: Sequence[Course], across: int = 3) -> Figure:
+    """A panel for each meter: its values by window, the reference dashed, windows over the threshold as crosses."""
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
+
+    down = -(-len(meters) // across)
+    canvas = Canvas(figsize=(3.2 * across, 1.9 * max(1, down)), layout="constrained")
+    for place, each in enumerate(meters, start=1):
+        axes = canvas.add_subplot(max(1, down), across, place)
+        axes.plot(each.numbers, each.values, color="#0969da", linewidth=1.2, marker=".", markersize=4)
+        points = [
+            (number, value) for number, value, over in zip(each.numbers, each.values, each.over, strict=True) if over
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), "X", color=COLOURS["fail"], markersize=6)
+        if each.reference is not None:
+            axes.axhline(each.reference, color="#57606a", linewidth=1, linestyle="--")
+        axes.set_title(
+            f"{each.title}: drifted" if each.lasts else each.title,
+            fontsize=9,
+            color=COLOURS["fail"] if each.lasts else "black",
+        )
+        axes.margins(y=0.2)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+    return Figure(canvas)
 
 
 def bound_of(criterion: CriterionResult) -> float:

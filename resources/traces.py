@@ -124,6 +124,19 @@ class SqlTraces:
             *(product, release, _micros(place.time), place.trace_id, _micros(until.time), until.trace_id),
         )
 
+    def failures(self, product: str, release: Digest, after: datetime, until: datetime) -> list[datetime]:
+        when = "time > ? and time <= ?"
+        span = _micros(after), _micros(until)
+        own = f"select trace_id, time from traces where product = ? and release = ? and status {{}} 200 and {when}"
+        sql = (
+            f"{own.format('<')} union {own.format('>')} union "
+            f"select trace_id, time from traces where product = ? and failed <> '' and failed like ? and {when}"
+        )
+        of = (product, release, *span)
+        with self.database.session() as session:
+            rows = session.query(f"{sql} order by 2", (*of, *of, product, f"%{release}%", *span))
+        return [_time(int(time)) for _, time in rows]
+
     def seal(self, release: Digest, shape: Digest, windows: Sequence[SealedWindow]) -> None:
         with self.database.session() as session:
             rows = [(release, shape, each.number, each.model_dump_json()) for each in windows]

@@ -188,6 +188,10 @@ class TraceStore(Protocol):
         """How many with status 200 are kept after one position, up to another."""
         ...
 
+    def failures(self, product: str, release: Digest, after: datetime, until: datetime) -> list[datetime]:
+        """When requests ended that this release was to answer, and did not, after one time and up to another."""
+        ...
+
     def seal(self, release: Digest, shape: Digest, windows: Sequence[SealedWindow]) -> None:
         """Keep windows of one shape for good; what is kept of a number already stays as it is."""
         ...

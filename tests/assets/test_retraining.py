@@ -15,7 +15,7 @@ from tests.assets.conftest import PRODUCT, Runner
 from tests.support.line import SmallLine
 from tests.unit.signals.test_drift import answers
 
-SIGNALS = [signals.traces, signals.drift, signals.retrain_decision]
+SIGNALS = [signals.traces, signals.exchanges, signals.drift, signals.retrain_decision]
 
 
 def answered(small: SmallLine, release: str, count: int, day: int, tool: str | None) -> None:

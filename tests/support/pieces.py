@@ -9,6 +9,7 @@ from data_contracts.contract import load_contract
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.ledger import LedgerEntry, Origin
 from data_contracts.manifests import BaseManifest, DatasetManifest, SourceRef
+from evals.answers import call
 from pipelines.recipes.product import ROOT, Product
 from pipelines.stages.data.rows import Outcome, Outlet, derive, load, named, step
 from pipelines.wiring import Line
@@ -105,7 +106,10 @@ def make_data(parts: Line, product: Product) -> tuple[DatasetManifest, DatasetMa
         synthetic_depth=1,
     )
     people = [parts.keyring.subject(f"subject:person-{n % 4}") for n in range(12)]
-    items = named(parts, [(who, origin, {"kind": "sft", "text": f"row {n}"}) for n, who in enumerate(people)])
+    turns = [{"role": "user", "content": "invoice?"}, {"role": "assistant", "content": call("get_invoice", {})}]
+    example = {"messages": turns, "tools": [{"name": "get_invoice", "description": "one invoice", "parameters": {}}]}
+    rows = [{"kind": "sft", "text": f"row {n}", "example": example} for n in range(len(people))]
+    items = named(parts, [(who, origin, row) for who, row in zip(people, rows, strict=True)])
     parts.ledger.record(LedgerEntry(row=item.name, subject=item.subject, origin=origin) for item in items)
 
     def read(out: Outlet) -> Outcome:

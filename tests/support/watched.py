@@ -7,6 +7,7 @@ from data_contracts.manifests import ReleaseManifest
 from data_contracts.traces import Trace
 from pipelines.stages.signals.drift import DriftReport, FeatureDrift, record
 from pipelines.stages.signals.incident import open_incident
+from pipelines.stages.signals.meters import MeterWindow
 from pipelines.stages.signals.overview import Consoles, Health, Overview, overview
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import decide_and_record, dispute
@@ -45,10 +46,20 @@ def answer(line: SmallLine, number: int, time: datetime, release: Digest | None,
 
 
 def drifted(product: str, release: Digest | None) -> DriftReport:
+    def feature(name: str, *scores: float, sustained: bool = False) -> FeatureDrift:
+        windows = tuple(
+            MeterWindow(number=i, begins=None, ends=None, n=200, hits=None, value=score, score=score)
+            for i, score in enumerate(scores, start=1)
+        )
+        return FeatureDrift(
+            feature=name, method="shares", sustained=sustained, threshold=0.25, reference=0.0, windows=windows
+        )
+
     features = (
-        FeatureDrift(feature="prompt_chars", psi=(0.01, 0.02, 0.03, 0.02), sustained=False),
-        FeatureDrift(feature="tool", psi=(0.04, 0.31, 0.44, 0.52), sustained=True),
-        FeatureDrift(feature="json_valid", psi=(0.0, 0.26, 0.0, 0.01), sustained=False),
+        feature("prompt_chars", 0.01, 0.02, 0.03, 0.02),
+        feature("tool", 0.04, 0.31, 0.44, 0.52, sustained=True),
+        feature("answer_tokens", 0.0, 0.26, 0.0, 0.01),
+        FeatureDrift(feature="refusals", method="rate", sustained=False, threshold=3, silent="no words are kept"),
     )
     return DriftReport(
         product=product,

@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from evals.shift import energy_p, more_often, rises
 from evals.stats import Score, cluster_difference, cluster_share, holm, sign_flip_p, wilson
 
 
@@ -94,3 +95,29 @@ def test_the_p_value_of_a_total_loss_is_the_least_that_can_be(clusters):
     found = cluster_difference(each_its_own([-1.0] * clusters), resamples=100_000)
     assert found.p_at_least(-0.1) == pytest.approx(0.55**clusters, abs=4e-3)
     assert cluster_share(each_its_own([0.0] * clusters)).p_at_least(0.8) == pytest.approx(0.2**clusters, abs=4e-3)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.data())
+def test_more_often_is_fishers_test_with_half_of_what_is_as_likely(m, n, data):
+    before, now = data.draw(st.integers(0, m)), data.draw(st.integers(0, n))
+    drawn = scipy_stats.hypergeom(m + n, before + now, n)
+    p = 10 ** -more_often((before, m), (now, n))
+    assert p == pytest.approx(1.0 if not before + now else drawn.sf(now) + 0.5 * drawn.pmf(now), rel=1e-6, abs=1e-12)
+
+
+def test_the_energy_distance_finds_another_distribution_and_holds_its_level():
+    dice = np.random.default_rng(1)
+    same = [energy_p(*dice.normal(size=(2, 30, 8)), permutations=99) for _ in range(200)]
+    assert 0.02 <= np.mean([p <= 0.05 for p in same]) <= 0.09
+    one, other = dice.normal(size=(40, 8)), dice.normal(0.8, 1, size=(40, 8))
+    assert energy_p(one, other) == 0.001
+    assert energy_p(one, other) == energy_p(one, other)
+
+
+def test_a_self_starting_cusum_waits_for_a_rise_and_not_for_a_level():
+    assert max(rises([(6, 200)] * 60)) == 0
+    assert max(rises([(60, 200)] * 60)) == 0
+    dice = np.random.default_rng(2)
+    calm = [max(rises([(int(hits), 200) for hits in dice.binomial(200, 0.03, 60)])) for _ in range(200)]
+    risen = [max(rises([(int(dice.binomial(200, 0.03 + i / 500)), 200) for i in range(40)])) for _ in range(50)]
+    assert np.quantile(calm, 0.98) < 10 < np.quantile(risen, 0.02)

@@ -7,7 +7,7 @@ is broken raises none: nothing can be read from it, and whoever asks is told so.
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import Digest
@@ -15,6 +15,10 @@ from data_contracts.frozen import Frozen
 
 Kind = Literal[
     "drift",
+    "quality",
+    "safety",
+    "service",
+    "new-label",
     "retraining-decided",
     "retraining-held",
     "canary-reverted",
@@ -69,16 +73,16 @@ def alerts(records: Iterable[AuditRecord], now: datetime) -> list[Alert]:
     ended: list[Alert] = []
     lasting: dict[tuple[str, Kind, str], Alert] = {}
     for record in records:
-        fresh = _raised(record)
+        fresh = {alert.key: alert for alert in _raised(record)}
         for key, alert in list(lasting.items()):
             if _lapses(alert, record.time):
                 ended.append(lasting.pop(key).model_copy(update={"over": alert.last + QUIET}))
-            elif fresh is not None and fresh.key == key:
+            elif key in fresh:
                 lasting[key] = alert.model_copy(update={"last": record.time})
             elif alert.product == record.product and _ends(record, alert):
                 ended.append(lasting.pop(key).model_copy(update={"over": record.time, "ended": record.sequence}))
-        if fresh is not None:
-            lasting.setdefault(fresh.key, fresh)
+        for key, alert in fresh.items():
+            lasting.setdefault(key, alert)
     found = [
         alert.model_copy(update={"over": alert.last + QUIET}) if _lapses(alert, now) else alert
         for alert in lasting.values()
@@ -94,7 +98,7 @@ def _ends(record: AuditRecord, alert: Alert) -> bool:
     """Whether this record, of the alert's product, ends it; one that raises the very same alert again is not asked."""
     match record.event:
         case "drift.recorded":
-            return alert.kind == "drift"
+            return alert.kind in _METERS
         case "retrain.decided":
             again = record.body["decision"] == "retrain"
             return alert.kind == "retraining-held" or (again and alert.kind == "retraining-decided")
@@ -105,28 +109,74 @@ def _ends(record: AuditRecord, alert: Alert) -> bool:
         case "champion.verified" | "release.revoked":
             return alert.kind == "champion-unverified"
         case "promotion.recorded" | "rollback.recorded":
-            return alert.kind in ("drift", "retraining-held", "canary-reverted", "champion-unverified")
+            return alert.kind in (*_METERS, "retraining-held", "canary-reverted", "champion-unverified")
         case "root-cause.filed":
             return (alert.kind, alert.episode) == ("rollback", record.body["environment"])
     return False
 
 
-def _raised(record: AuditRecord) -> Alert | None:
-    """The alert that this record raises, if its episode does not last already."""
+def _raised(record: AuditRecord) -> list[Alert]:
+    """The alerts that this record raises, of which those whose episode lasts are no new ones."""
+    if record.event == "drift.recorded":
+        return _of_meters(record) if record.body["drifted"] else []
+    alert = _one_raised(record)
+    return [alert] if alert else []
+
+
+def _of_meters(record: AuditRecord) -> list[Alert]:
+    """One of each kind that the meters which drifted belong to; reports of earlier editions told no kinds."""
+    release, told = record.body.get("release"), record.body.get("alerts")
+    found = told if isinstance(told, dict) else {"drift": record.body["reason"]}
+    return [
+        _alert(
+            record,
+            kind,
+            episode=str(release),
+            happened=_METERS[kind].happened.format(product=record.product, release=release) + f": {found[kind]}.",
+            evidence=("report", "release"),
+            done="The line decides whether to retrain; nothing was changed.",
+            todo=_METERS[kind].todo,
+        )
+        for kind in _METERS
+        if kind in found
+    ]
+
+
+class _Told(NamedTuple):
+    happened: str
+    todo: str
+
+
+_METERS: dict[Kind, _Told] = {
+    "drift": _Told(
+        "{product}: traffic is not what release {release} first met",
+        "Look at what changed, and whether retraining is the answer to it.",
+    ),
+    "quality": _Told(
+        "{product}: the answers of release {release} are worse than they were",
+        "Read some of those that were corrected or are no JSON; roll back if they harm.",
+    ),
+    "safety": _Told(
+        "{product}: release {release} refuses or offends more or less than it did",
+        "Read such answers now; roll back if people are harmed.",
+    ),
+    "service": _Told(
+        "{product}: release {release} answers slower, or fails more often, than it did",
+        "Look at vLLM, the gateway and the load; a retraining mends none of it.",
+    ),
+    "new-label": _Told(
+        "{product}: reviewers or answers name what release {release} never learned",
+        "Decide whether it is a class of its own, and see that rows of it are collected.",
+    ),
+}
+"""By kind, of what the meters find."""
+
+
+def _one_raised(record: AuditRecord) -> Alert | None:
     body = record.body
     release, reason = body.get("release"), body.get("reason")
     where = f"{record.product} ({body.get('environment')})"
     match record.event:
-        case "drift.recorded" if body["drifted"]:
-            return _alert(
-                record,
-                "drift",
-                episode=str(release),
-                happened=f"{record.product}: traffic is not what release {release} first met: {reason}.",
-                evidence=("report", "release"),
-                done="The line decides whether to retrain; nothing was changed.",
-                todo="Look at what changed, and whether retraining is the answer to it.",
-            )
         case "retrain.decided" if body["decision"] == "retrain":
             return _alert(
                 record,

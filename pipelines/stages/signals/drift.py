@@ -1,65 +1,114 @@
-"""Has traffic drifted from the live release's first window? Population stability index, sustained over windows."""
+"""One report over all meters: what left the live release's first window, and lasts."""
 
-from collections.abc import Mapping
-from math import log
-from typing import get_args
+from collections.abc import Sequence
+
+from pydantic import JsonValue
 
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from pipelines.stages.protocols import Parts
-from pipelines.stages.signals.policy import SignalPolicy
-from pipelines.stages.signals.traces import Feature, Traffic, Window
+from pipelines.stages.signals.costs import Prices
+from pipelines.stages.signals.meters import History, MeterWindow, bar, history
+from pipelines.stages.signals.policy import AlertKind, MeterRule, Method, SignalPolicy
+from pipelines.stages.signals.traces import Traffic, Window
 
-FEATURES: tuple[Feature, ...] = get_args(Feature)
+SHOWN = 12
+"""Newest windows that a report repeats of each meter; all of them are in the store."""
 
 
 class FeatureDrift(Frozen):
-    """PSI of each current window against the reference, oldest first; ``sustained`` is the policy's answer."""
+    """What one meter says. ``windows``: the newest, oldest first; ``threshold``: what the score of one must reach to be
+    over; ``rise``: the CUSUM now, ``rises``: from where on it counts. ``counted``: what a rate is of, where its name
+    does not say. ``silent``: why it says nothing. ``sustained``: the policy's answer."""
 
-    feature: Feature
-    psi: tuple[float, ...]
+    feature: str
+    method: Method
     sustained: bool
+    threshold: float
+    reference: float | None = None
+    windows: tuple[MeterWindow, ...] = ()
+    rise: float | None = None
+    rises: float | None = None
+    counted: str = ""
+    alert: AlertKind = "drift"
+    silent: str = ""
+
+    @property
+    def reading(self) -> str:
+        """Of the newest window, and of the reference where that is a number of the same kind."""
+        if not self.windows:
+            return self.silent
+        rose = self.rise is not None and self.rises is not None and self.rise >= self.rises
+        slowly = f"; slow rise {self.rise:.1f} of {self.rises:g}" if rose else ""
+        same = self.reference is not None and self.method in ("rate", "slowest", "growth")
+        before = f", was {_shown(self.method, self.reference or 0)}" if same else ""
+        named = f" {self.counted}" if self.counted else ""
+        return _shown(self.method, self.windows[-1].value) + named + before.replace("95 % within ", "") + slowly
 
 
 class DriftReport(Frozen):
+    """``traffic`` and ``exchanges`` name what was compared."""
+
     product: str
     release: Digest | None
     traffic: Digest
+    exchanges: Digest | None = None
     policy: Digest
     features: tuple[FeatureDrift, ...]
     drifted: bool
     reason: str
 
-
-def psi(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
-    """Population stability index: sum over categories of (q - p) ln(q / p), p and q the shares before and now.
-
-    0.5 is added to each count (Jeffreys), so that a category seen on one side only stays finite. Symmetric, >= 0.
-    """
-    categories = sorted(set(reference) | set(current))
-    p_total = sum(reference.values()) + 0.5 * len(categories)
-    q_total = sum(current.values()) + 0.5 * len(categories)
-    total = 0.0
-    for category in categories:
-        p = (reference.get(category, 0) + 0.5) / p_total
-        q = (current.get(category, 0) + 0.5) / q_total
-        total += (q - p) * log(q / p)
-    return total
+    @property
+    def sustained(self) -> list[str]:
+        return [each.feature for each in self.features if each.sustained]
 
 
-def measure(traffic: Traffic, policy: SignalPolicy) -> DriftReport:
-    reference = traffic.reference
-    features = tuple(_feature(name, reference, traffic, policy) for name in FEATURES) if reference else ()
-    drifted = [feature.feature for feature in features if feature.sustained]
+def measure(
+    traffic: Traffic,
+    policy: SignalPolicy,
+    exchanges: Traffic | None = None,
+    learned: Window | None = None,
+    prices: Prices | None = None,
+) -> DriftReport:
+    """``exchanges``: what is kept of the answers in words, if anything; ``learned``: what the release learned from."""
+    read = histories(traffic, policy, exchanges, learned, prices)
+    features = tuple(_feature(name, policy.meters[name], found) for name, found in read.items())
+    lasting = [each.feature for each in features if each.sustained]
     return DriftReport(
         product=traffic.product,
         release=traffic.release,
         traffic=traffic.digest,
+        exchanges=exchanges.digest if exchanges else None,
         policy=policy.digest,
         features=features,
-        drifted=bool(drifted),
-        reason=_reason(traffic, drifted, policy),
+        drifted=bool(lasting),
+        reason=_reason(traffic, features, policy),
     )
+
+
+def histories(
+    traffic: Traffic,
+    policy: SignalPolicy,
+    exchanges: Traffic | None = None,
+    learned: Window | None = None,
+    prices: Prices | None = None,
+) -> dict[str, History | str]:
+    """Of each meter, in the policy's order: what it read, or why it read nothing. None before the reference is full."""
+    if traffic.reference is None:
+        return {}
+    found: dict[str, History | str] = {}
+    for name, rule in policy.meters.items():
+        source = traffic if rule.of == "answers" else exchanges
+        reference = learned if rule.against == "training" else source.reference if source else None
+        if source is None or source.reference is None:
+            found[name] = f"of this release fewer than {policy.exchanges} answers are kept in words"
+        elif reference is None:
+            found[name] = "what the release learned from cannot be read"
+        elif rule.against == "training" and not reference.counts.get(rule.counted or name):
+            found[name] = f"the rows that the release learned from name no {rule.counted or name}"
+        else:
+            found[name] = history(name, rule, policy, reference, source.current, prices)
+    return found
 
 
 def record(parts: Parts, report: DriftReport) -> bool:
@@ -67,7 +116,15 @@ def record(parts: Parts, report: DriftReport) -> bool:
     parts.store.put_manifest(report)
     if _newest(parts, report.product) == report:
         return False
-    body = {"report": report.digest, "release": report.release, "drifted": report.drifted, "reason": report.reason}
+    lasting = [each for each in report.features if each.sustained]
+    kinds = {each.alert for each in lasting}
+    body: dict[str, JsonValue] = {
+        "report": report.digest,
+        "release": report.release,
+        "drifted": report.drifted,
+        "reason": report.reason,
+        "alerts": {kind: "; ".join(_told(each) for each in lasting if each.alert == kind) for kind in sorted(kinds)},
+    }
     parts.log.append("drift.recorded", report.product, body, actor="signals")
     return True
 
@@ -85,19 +142,57 @@ def _newest(parts: Parts, product: str) -> DriftReport | None:
     return None
 
 
-def _feature(feature: Feature, reference: Window, traffic: Traffic, policy: SignalPolicy) -> FeatureDrift:
-    scores = tuple(round(psi(reference.counts[feature], now.counts[feature]), 4) for now in traffic.current)
-    over = sum(score >= policy.psi for score in scores)
-    return FeatureDrift(feature=feature, psi=scores, sustained=over >= policy.sustained)
+def _feature(name: str, rule: MeterRule, found: History | str) -> FeatureDrift:
+    common = FeatureDrift(
+        feature=name,
+        method=rule.method,
+        sustained=False,
+        threshold=bar(rule),
+        alert=rule.alert,
+        rises=rule.rises,
+        counted="" if rule.hit in ("hit", "miss") else rule.hit,
+    )
+    if isinstance(found, str):
+        return common.model_copy(update={"silent": found})
+    if not found.windows:
+        return common.model_copy(update={"reference": found.reference, "silent": "no window says anything of it"})
+    return common.model_copy(
+        update={
+            "sustained": found.lasts[-1],
+            "reference": found.reference,
+            "windows": found.windows[-SHOWN:],
+            "rise": found.rises[-1] if found.rises else None,
+        }
+    )
 
 
-def _reason(traffic: Traffic, drifted: list[Feature], policy: SignalPolicy) -> str:
+def _reason(traffic: Traffic, features: Sequence[FeatureDrift], policy: SignalPolicy) -> str:
     if traffic.release is None:
         return "no release is live: the base answers"
     if traffic.reference is None:
         return f"the live release has answered fewer than {policy.window} requests: no reference yet"
+    if lasting := [each for each in features if each.sustained]:
+        return "; ".join(map(_told, lasting))
     if len(traffic.current) < policy.sustained:
         return f"{len(traffic.current)} whole windows since the reference, {policy.sustained} are needed"
-    if drifted:
-        return f"{', '.join(drifted)}: PSI of {policy.psi} or more in {policy.sustained} of {policy.windows} windows"
-    return f"no feature reached PSI {policy.psi} in {policy.sustained} of {policy.windows} windows"
+    return f"no meter left its reference in {policy.sustained} of {policy.windows} windows"
+
+
+def _told(each: FeatureDrift) -> str:
+    return f"{each.feature} ({each.reading})"
+
+
+def _shown(method: Method, value: float) -> str:
+    match method:
+        case "shares":
+            return f"PSI {value:.2f}"
+        case "rate":
+            return f"{100 * value:.3g} %"
+        case "slowest":
+            return f"95 % within {value:.0f} ms"
+        case "meaning":
+            return f"p {value:.2g}"
+        case "unseen":
+            return f"{value:.0f} never seen in training"
+        case _:
+            return f"{value:.4g}"

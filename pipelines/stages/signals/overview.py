@@ -22,7 +22,6 @@ from pipelines.stages.signals.costs import Cost, Prices, costs, prices_file, rea
 from pipelines.stages.signals.drift import DriftReport
 from pipelines.stages.signals.freeze import freeze_file, frozen
 from pipelines.stages.signals.incident import incident_of
-from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import RetrainDecision, disputes_of, newest_decision
 
 HEALTH_OF = timedelta(hours=1)
@@ -66,13 +65,11 @@ class Answered(Frozen):
 
 
 class Drift(Frozen):
-    """The newest report. ``of_live``: whether it is about what is live now. ``threshold``: the PSI that counts as
-    drifted, ``None`` where the policy has changed since."""
+    """The newest report. ``of_live``: whether it is about what is live now."""
 
     time: datetime
     report: DriftReport
     of_live: bool
-    threshold: float | None
 
 
 class Dispute(Frozen):
@@ -209,9 +206,7 @@ def _drift(parts: Parts, records: Sequence[AuditRecord], product: Product, live:
     if newest is None:
         return None
     report = parts.store.get_manifest(str(newest.body["report"]), DriftReport)
-    policy = load_policy()
-    threshold = policy.psi if policy.digest == report.policy else None
-    return Drift(time=newest.time, report=report, of_live=report.release == live, threshold=threshold)
+    return Drift(time=newest.time, report=report, of_live=report.release == live)
 
 
 def _decided(parts: Parts, records: Sequence[AuditRecord], product: Product) -> Decided | None:

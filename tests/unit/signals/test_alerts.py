@@ -24,6 +24,12 @@ def drift(drifted: bool, release: Digest = OLD) -> Event:
     return "drift.recorded", body
 
 
+def metered(*kinds: Kind) -> Event:
+    """A report in which meters of these kinds drifted."""
+    body = {"report": NEW, "release": OLD, "drifted": bool(kinds), "reason": "r", "alerts": {k: f"{k}!" for k in kinds}}
+    return "drift.recorded", body
+
+
 def decided(decision: str, held_by: str | None = None, episode: str = "e") -> Event:
     body = {"decision": decision, "held_by": held_by, "record": NEW, "drift": OLD, "episode": episode, "reasons": ["r"]}
     return "retrain.decided", body
@@ -68,6 +74,10 @@ def told(*events: Event) -> list[tuple[Kind, int, int | None]]:
     [
         ("drift", drift(True), drift(False)),
         ("drift", drift(True), PROMOTION),
+        ("quality", metered("quality"), metered()),
+        ("safety", metered("safety"), PROMOTION),
+        ("service", metered("service"), metered()),
+        ("new-label", metered("new-label"), metered()),
         ("retraining-decided", decided("retrain"), REGISTERED),
         ("retraining-held", decided("hold", "freeze"), decided("wait")),
         ("retraining-held", decided("hold", "freeze"), PROMOTION),
@@ -86,6 +96,17 @@ def test_an_alert_is_raised_once_while_it_lasts_is_over_once_and_may_come_again(
     assert told(raises, ends, raises)[-1] == (kind, 2, None)
     (other,) = alerts([*log(raises), *log(ends, product="q")], START + HOUR)
     assert other.over is None, "another product's record ends nothing"
+
+
+def test_meters_of_several_kinds_raise_an_alert_each() -> None:
+    assert told(metered("quality", "safety"), metered("safety", "service"), metered()) == [
+        ("quality", 0, 1),
+        ("safety", 0, 2),
+        ("service", 1, 2),
+    ]
+    first, *_ = alerts(log(metered("quality", "safety")), START)
+    assert "quality!" in first.happened
+    assert "safety!" not in first.happened
 
 
 def test_another_episode_of_the_same_kind_takes_the_place_of_the_one_before() -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import sha256_bytes
 from data_contracts.traces import Trace
+from evals.shift import psi
 from pipelines.recipes.product import Product, Source
 from pipelines.settings import Settings
-from pipelines.stages.signals.drift import DriftReport, FeatureDrift, is_recorded, measure, psi, record
+from pipelines.stages.signals.drift import DriftReport, FeatureDrift, is_recorded, measure, record
 from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.retrain_decision import decide, decide_and_record, episode
-from pipelines.stages.signals.traces import Feature, Traffic, Window, late, summarize, traffic
+from pipelines.stages.signals.traces import Traffic, Window, late, summarize, traffic
 from pipelines.wiring import Line
 
 POLICY = load_policy()
@@ -91,7 +92,8 @@ def test_a_shift_that_passes_is_no_drift() -> None:
 
     report = compared(answers(POLICY.window, 0), spike, *calm)
 
-    assert max(report.features[0].psi) > POLICY.psi
+    (lengths,) = [each for each in report.features if each.feature == "prompt_chars"]
+    assert max(each.score for each in lengths.windows) > lengths.threshold
     assert not report.drifted
 
 
@@ -110,7 +112,7 @@ def test_psi_of_a_worked_example() -> None:
     assert psi({"a": 100, "b": 100}, {"a": 50, "b": 150}) == pytest.approx(0.2716, abs=1e-4)
 
 
-def report_of(drifted: bool, seed: int = 0, feature: Feature = "tool") -> DriftReport:
+def report_of(drifted: bool, seed: int = 0, feature: str = "tool") -> DriftReport:
     window = Window(answers=1, counts={"prompt_chars": {}, "tool": {}, "json_valid": {}})
     found = Traffic(
         product="p", release=RELEASE, policy=POLICY.digest, reference=window, current=(window,) * (seed + 1)
@@ -120,7 +122,7 @@ def report_of(drifted: bool, seed: int = 0, feature: Feature = "tool") -> DriftR
         release=RELEASE,
         traffic=found.digest,
         policy=POLICY.digest,
-        features=(FeatureDrift(feature=feature, psi=(), sustained=drifted),),
+        features=(FeatureDrift(feature=feature, method="shares", threshold=0.25, sustained=drifted),),
         drifted=drifted,
         reason="tool: PSI of 0.25 or more",
     )
@@ -224,25 +226,27 @@ def kept(line: Line, traces: Sequence[Trace]) -> None:
 
 def test_a_window_once_sealed_stays_whatever_comes_later(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.stages.signals.traces._AT_ONCE", 100)
-    small = SignalPolicy.model_validate(POLICY.payload() | {"window": 50, "windows": 3})
+    small = SignalPolicy.model_validate(POLICY.payload() | {"window": 50, "windows": 3, "history": 3})
     line.log.append(
         "promotion.recorded", "billing-assistant", {"environment": "production", "release": RELEASE}, actor="test"
     )
     kept(line, answers(330, 0))
     found = traffic(line, PRODUCT, small)
-    assert found.reference == summarize(answers(330, 0)[:50], small)
-    assert found.current == tuple(summarize(answers(330, 0)[start : start + 50], small) for start in (150, 200, 250))
+    assert found.reference is not None
+    assert found.reference.counts == summarize(answers(330, 0)[:50], small).counts
+    assert [each.counts for each in found.current] == [
+        summarize(answers(330, 0)[start : start + 50], small).counts for start in (150, 200, 250)
+    ]
     assert late(line, PRODUCT, RELEASE, small) == 0
     behind = answers(330, 0)[260].model_copy(update={"trace_id": "late"})
     kept(line, [behind, *[each.model_copy(update={"trace_id": f"x{each.trace_id}"}) for each in answers(9, 0)]])
     assert traffic(line, PRODUCT, small).digest == found.digest, "nothing new to look at"
     assert late(line, PRODUCT, RELEASE, small) == 1
     kept(line, answers(20, 1))
-    assert traffic(line, PRODUCT, small).current == (
-        *found.current[1:],
-        summarize([*answers(330, 0)[300:], *answers(20, 1)], small),
-    )
-    other = small.model_copy(update={"psi": 0.5, "cool_down_hours": 1})
+    *old, new = traffic(line, PRODUCT, small).current
+    assert tuple(old) == found.current[1:]
+    assert new.counts == summarize([*answers(330, 0)[300:], *answers(20, 1)], small).counts
+    other = small.model_copy(update={"meters": {}, "cool_down_hours": 1})
     assert other.shape == small.shape
 
 
