@@ -48,6 +48,7 @@ def _promotion(record: AuditRecord) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=str(record.body["approval"]),
         partition_key=record.product,
+        tags=jobs.STARTED_AGAIN,
         run_config={"ops": {"promotion": {"config": {"release": record.body["release"]}}}},
     )
 

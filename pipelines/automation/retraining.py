@@ -35,7 +35,7 @@ def retraining(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]
     records = line.log.records()
     seen = int(context.cursor or 0)
     requests = [
-        dg.RunRequest(run_key=f"retrain {record.digest}", partition_key=record.product)
+        dg.RunRequest(run_key=f"retrain {record.digest}", partition_key=record.product, tags=jobs.STARTED_AGAIN)
         for record in records[seen:]
         if record.event == "retrain.decided"
         and record.body["decision"] == "retrain"
