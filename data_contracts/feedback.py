@@ -1,4 +1,5 @@
-"""What is kept of some answers in words, and what people said of answers. Text is scrubbed before it is kept."""
+"""What is kept of some answers in words, and what people said of answers. Text is scrubbed before it is kept, and
+sealed until then."""
 
 from datetime import datetime
 from typing import Literal
@@ -12,7 +13,8 @@ from data_contracts.records import Message, ToolSpec
 
 class Exchange(Frozen):
     """A question and its answer, of the sample that a product keeps; the trace of the same id says how it went.
-    ``policy`` is the data policy that both were scrubbed by."""
+    ``policy`` is the data policy that both were scrubbed by, ``subject`` a keyed hash of the `user` that the request
+    named, if any."""
 
     trace_id: str
     time: datetime
@@ -23,6 +25,7 @@ class Exchange(Frozen):
     tools: tuple[ToolSpec, ...] = ()
     answer: str
     policy: Digest
+    subject: str | None = None
 
 
 class Feedback(Frozen):
@@ -50,3 +53,15 @@ class Feedback(Frozen):
         if self.rating is None and self.correction is None and self.label is None:
             raise ValueError("name a rating, a correction or a label")
         return self
+
+
+class Sealed(Frozen):
+    """Raw text on its way to the collector. ``data`` is an age file in base64, which only its tenant's key opens.
+    ``name`` is the trace's for an exchange, the feedback's for feedback: what is sent twice waits once."""
+
+    name: str
+    time: datetime
+    tenant: str
+    product: str
+    kind: Literal["exchange", "feedback"]
+    data: str

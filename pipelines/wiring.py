@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resources.base_model import BaseModels
     from resources.dataset_store import ParquetDatasetStore
     from resources.embedding import SentenceEmbedder
+    from resources.feedback import SqlFeedback
     from resources.keyring import SqliteKeyring
     from resources.language import LangidDetector
     from resources.ledger import SqlLedger
@@ -239,6 +240,12 @@ class Line:
         from resources.traces import open_traces
 
         return open_traces(self.settings.traces, self.home / "traces.sqlite", self.home / "spool")
+
+    @cached_property
+    def feedback(self) -> "SqlFeedback":
+        from resources.feedback import open_feedback
+
+        return open_feedback(self.settings.traces, self.home / "feedback.sqlite", self.home / "feedback-spool")
 
     @cached_property
     def supervisor(self) -> "Supervisor":

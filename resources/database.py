@@ -39,8 +39,10 @@ class Database(Protocol):
 
 
 class SqliteDatabase:
-    def __init__(self, path: Path, tables: str) -> None:
-        self.path, self._tables = path, tables
+    """``erases``: what is deleted is overwritten in the file."""
+
+    def __init__(self, path: Path, tables: str, erases: bool = False) -> None:
+        self.path, self._tables, self._erases = path, tables, erases
         self._lock = threading.Lock()
         self._open: sqlite3.Connection | None = None
         self._file = (0, 0)
@@ -62,6 +64,7 @@ class SqliteDatabase:
             if self._open is not None and self._file[0] == file[0]:
                 self._open.close()  # one that a parent opened is the parent's to close
             self._open, self._file = open_file(self.path, shared=True), file
+            self._open.execute(f"pragma secure_delete = {'on' if self._erases else 'off'}")
             weakref.finalize(self, self._open.close)
         return self._open
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from data_contracts.digests import Digest
+from data_contracts.frozen import Frozen
 from data_contracts.rollbacks import Saw
 from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
 from resources.database import Database, PostgresDatabase, SqliteDatabase, Value
+from resources.durable_spool import LIMIT, DurableSpool
 from resources.sqlite import connect
 from resources.token_tally import Tokens, TokenTally
-from resources.trace_spool import LIMIT, Spooled, TraceSpool
 
 _TABLES = """
 create table if not exists traces (
@@ -41,12 +42,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = Position(_EPOCH, "")
 
 
+class Spooled(Frozen):
+    """A line of the spool: one of both."""
+
+    trace: Trace | None = None
+    shadow: ShadowTrace | None = None
+
+
 class SqlTraces:
     """Implements `pipelines.stages.protocols.TraceStore`. ``folder`` is the spool's."""
 
     def __init__(self, database: Database, folder: Path, limit: int = LIMIT) -> None:
         self.database = database
-        self.spool = TraceSpool(folder, self._take, limit)
+        self.spool = DurableSpool(folder, Spooled, self._take, limit)
         self._tally = TokenTally(folder / "tokens.json", self._tokens)
         self._resuming = threading.Lock()
         self._resumed = False

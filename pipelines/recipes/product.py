@@ -162,6 +162,14 @@ class Serving(Frozen):
     canary: Canary = Canary()
 
 
+class Keep(Frozen):
+    """What the gateway keeps of answers beside their traces. A product without it keeps no words and takes no
+    feedback. No part of what a reviewer approves."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Of its answers, those whose words are kept, scrubbed by the product's data policy."""
+
+
 class Desk(Frozen):
     """What the technique desk asks (see `evals.desk`): ``suites``, and suites of ``facts``, whose items name as their
     cluster the document that answers them. ``documents`` tell what changed in them up to ``as_of``; so many
@@ -212,6 +220,7 @@ class Product(Frozen):
     gate_policy: str
     approval: ApprovalRule = ApprovalRule()
     serving: Serving = Serving()
+    keep: Keep | None = None
     desk: Desk | None = None
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
-from data_contracts.feedback import Exchange, Feedback
+from data_contracts.feedback import Exchange, Feedback, Sealed
 from data_contracts.manifests import SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
@@ -118,6 +118,14 @@ class TenantKeys(Protocol):
         """Write ``source`` so that only this tenant's key opens it. Raises `Shredded`."""
         ...
 
+    def unseal(self, tenant: str, source: BinaryIO, target: BinaryIO) -> None:
+        """Raises `Tampered` for what this tenant's key did not seal as it is, `Missing` where there is no key."""
+        ...
+
+    def is_shredded(self, tenant: str) -> bool:
+        """Its key was destroyed, and there is no other one yet."""
+        ...
+
     def destroy(self, tenant: str) -> None:
         """For good: the tenant gets no other key until `renew`. Safe to repeat."""
         ...
@@ -209,8 +217,8 @@ class TraceStore(Protocol):
         """Those that ended then or later, the oldest first. No other method tells of them."""
         ...
 
-    def flush(self) -> bool:
-        """Wait until every added trace can be read back."""
+    def flush(self, seconds: float = 30) -> bool:
+        """Wait so long at most until every added trace can be read back. Whether they all can."""
         ...
 
 
@@ -218,12 +226,28 @@ class FeedbackStore(Protocol):
     """What people said of answers, and a sample of answers in scrubbed words. Each counts once, however often it is
     delivered; both can be read back within about a second after they were taken, or when the store is there again."""
 
+    def resume(self) -> None:
+        """Deliver what an earlier process left. Who adds need not ask for it."""
+        ...
+
     def add(self, feedback: Feedback) -> None:
         """Returns at once, store or no store."""
         ...
 
     def add_exchange(self, exchange: Exchange) -> None:
         """The same. Its text is scrubbed already."""
+        ...
+
+    def add_sealed(self, sealed: Sealed) -> bool:
+        """The same, for what is not scrubbed yet. Whether it is taken: not where the disk has no room."""
+        ...
+
+    def sealed(self, after: Sealed | None, limit: int) -> list[Sealed]:
+        """The next ones that wait, the oldest first."""
+        ...
+
+    def settle(self, sealed: Sealed, kept: Exchange | Feedback | None) -> None:
+        """It waits no longer: what was made of it is kept in its place. All or nothing."""
         ...
 
     def exchange(self, trace_id: str) -> Exchange | None: ...
@@ -239,8 +263,32 @@ class FeedbackStore(Protocol):
         """What was said at ``since`` or later, and before ``until``, the oldest first."""
         ...
 
+    def products(self) -> list[str]:
+        """Those with any exchanges or feedback."""
+        ...
+
+    def older(self, product: str, before: datetime) -> tuple[int, int]:
+        """How many exchanges and how much feedback are from before this time."""
+        ...
+
     def delete(self, product: str, before: datetime) -> tuple[int, int]:
-        """Take away what is older; how many exchanges and how much feedback that was."""
+        """Take those away; how many that was."""
+        ...
+
+    def held(self, subjects: Collection[str]) -> int:
+        """How many exchanges with these people, and how much feedback by them or of those exchanges."""
+        ...
+
+    def forget(self, subjects: Collection[str]) -> None:
+        """Take those away, so that no file of the store holds their text."""
+        ...
+
+    def flush(self, seconds: float = 30) -> bool:
+        """Wait so long at most until all that was added can be read back. Whether it all can."""
+        ...
+
+    def close(self) -> None:
+        """Stop delivering; what the store has not got by then is kept for the next process."""
         ...
 
 
@@ -318,6 +366,8 @@ class Parts(Protocol):
     def judge(self) -> JudgeModel | None: ...
     @property
     def traces(self) -> TraceStore: ...
+    @property
+    def feedback(self) -> FeedbackStore: ...
     @property
     def runs(self) -> Runs: ...
     @property

@@ -10,7 +10,7 @@ import httpx
 
 from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.traces import Trace
-from pipelines.recipes.product import Product
+from pipelines.recipes.product import Keep, Product
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.reconcile import reconcile
 from pipelines.stages.serve.spans import Telemetry
@@ -80,15 +80,22 @@ class Installation:
 
 @contextmanager
 def installed(
-    folder: Path, limits: str = "", clock: Clock | None = None, telemetry: Telemetry | None = None, **serving: object
+    folder: Path,
+    limits: str = "",
+    clock: Clock | None = None,
+    telemetry: Telemetry | None = None,
+    keep: Keep | None = None,
+    traces: str = "",
+    **serving: object,
 ) -> Iterator[Installation]:
-    """``limits``: the text of ``limits.yaml``; ``serving``: of the product. A folder may be used again."""
-    parts = FakeParts(folder)
+    """``limits``: the text of ``limits.yaml``; ``serving``: of the product, ``keep``: of both; ``traces``: a url. A
+    folder may be used again."""
+    parts = FakeParts(folder, traces)
     if limits:
         (folder / "limits.yaml").write_text(limits)
     product = tiny_product(folder / "product")
-    product = product.model_copy(update={"serving": product.serving.model_copy(update=serving)})
-    other = tiny_product(folder / "product", "pricing", "globex")
+    product = product.model_copy(update={"serving": product.serving.model_copy(update=serving), "keep": keep})
+    other = tiny_product(folder / "product", "pricing", "globex").model_copy(update={"keep": keep})
     app = make_gateway(parts, lambda: [product, other], reconcile_seconds=0, now=clock or Clock(), telemetry=telemetry)
     with fake_vllm(parts.server), running(app, free_ports(1)[0]) as url:
         found = Installation(parts, product, other, url)

@@ -23,6 +23,8 @@ from pipelines.stages.serve.capacity import refuse_more_pinned_than_fit
 from resources.adapters import served_name
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
+from resources.feedback import open_feedback
+from resources.keyring import SqliteKeyring
 from resources.locks import FileLocks
 from resources.tenant_keys import TenantKeys
 from resources.traces import open_traces
@@ -259,6 +261,8 @@ class FakeParts:
         self.log.signer_line()
         self.locks = FileLocks(home / "locks")
         self.traces = open_traces(traces, home / "traces.sqlite", home / "spool")
+        self.feedback = open_feedback(traces, home / "feedback.sqlite", home / "feedback-spool")
+        self.keyring = SqliteKeyring(home / "vault" / "keys.sqlite")
         self.registry = FakeRegistry()
         self.base = BaseManifest(name="b", source="folder", licence="none", tree=ANY, parameters=1)
         self.store.put_manifest(self.base)

@@ -18,13 +18,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from pipelines.recipes.product import ROOT
+from pipelines.recipes.product import ROOT, Keep
 from pipelines.stages.serve.gateway import make_gateway
 from pipelines.stages.serve.openapi import description
 from tests.support.gateway import HELLO, Installation, installed
 
 DESCRIBED = schemathesis.openapi.from_dict(description())
 CHAT = DESCRIBED["/v1/chat/completions"]["POST"]
+FEEDBACK = DESCRIBED["/v1/feedback"]["POST"]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 INSIDE = ("Traceback", 'File "', "site-packages", ".py", str(ROOT))
 SLICE = pytest.param(25, id="slice")
@@ -33,7 +34,7 @@ LONG = pytest.param(2000, id="long", marks=[pytest.mark.drill, pytest.mark.timeo
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installed(tmp_path_factory.mktemp("fuzzed")) as installation:
+    with installed(tmp_path_factory.mktemp("fuzzed"), keep=Keep()) as installation:
         installation.promote("a")
         yield installation
 
@@ -90,6 +91,30 @@ def test_what_it_does_not_allow_is_refused(home: Installation, examples: int) ->
         answer = asked(home, case, home.client)
         assert ours or answer.status_code in (400, 401, 403, 404)
 
+    refused()
+
+
+@pytest.mark.parametrize("examples", [SLICE, LONG])
+def test_feedback_is_taken_as_described_and_not_otherwise(home: Installation, examples: int) -> None:
+    trace = home.ask().json()["id"]
+    home.parts.traces.flush()
+
+    @seed(4)
+    @many(examples)
+    @given(FEEDBACK.as_strategy(generation_mode=GenerationMode.POSITIVE), st.booleans())
+    def taken(case: Any, ours: bool) -> None:
+        case.headers = {}
+        if ours:
+            case.body["trace_id"] = trace
+        assert asked(home, case, home.operator).status_code == (202 if ours else 404)
+
+    @seed(5)
+    @many(examples)
+    @given(FEEDBACK.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def refused(case: Any) -> None:
+        assert asked(home, case, home.client).status_code in (400, 401, 403, 404)
+
+    taken()
     refused()
 
 

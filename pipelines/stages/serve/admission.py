@@ -110,6 +110,18 @@ class Admission:
 
         return Place(leave)
 
+    async def count(self, tenant: str) -> None:
+        """A request that vLLM is not asked for: it counts as one of the minute, and no other limit holds it up. Raises
+        `Denied`."""
+        account = await self._account(tenant)
+        a_minute = self._limits.now().of(tenant).requests_a_minute
+        try:
+            account.check(tenant, TenantLimits(requests_a_minute=a_minute), self._now())
+        except Denied as denied:
+            self.refused(tenant, denied)
+            raise
+        account.requests.add(self._now().timestamp(), 1)
+
     def refused(self, tenant: str, denied: Denied) -> None:
         if denied.status == 429:
             self.load.refused[tenant, denied.headers[LIMIT]] += 1

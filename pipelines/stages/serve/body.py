@@ -18,11 +18,12 @@ MOST_VALUES = 50_000
 """In one field, keys counted too: some ten thousand messages. Checking more would hold up everybody's answers."""
 
 
-async def read_chat(request: Request) -> dict[str, Any]:
-    """What is asked of which ``model``. Raises `Denied` for a body that is too large, `BadInput` for another fault."""
+async def read_body(request: Request, needs: str, what: str) -> dict[str, Any]:
+    """An object with the text ``needs``, which is ``what``. Raises `Denied` for a body that is too large, `BadInput`
+    for another fault."""
     body = _parsed(await _bytes(request))
-    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-        raise BadInput("the body must be a JSON object with `model`, the name of a product")
+    if not isinstance(body, dict) or not isinstance(body.get(needs), str):
+        raise BadInput(f"the body must be a JSON object with `{needs}`, {what}")
     for field, value in body.items():
         _check_values(field, value)
     return body

@@ -23,7 +23,7 @@ from pipelines.stages.protocols import Parts
 from pipelines.stages.serve import relay
 from pipelines.stages.serve.admission import Admission
 from pipelines.stages.serve.answer import most_tokens, template_text, tools_of, upstream_request
-from pipelines.stages.serve.body import read_chat
+from pipelines.stages.serve.body import read_body
 from pipelines.stages.serve.breaker import AdapterFailed, Breakers
 from pipelines.stages.serve.choice import CHALLENGER, Choice
 from pipelines.stages.serve.errors import (
@@ -40,7 +40,10 @@ from pipelines.stages.serve.loading import AdapterLoads
 from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.mirror import Mirror
 from pipelines.stages.serve.openapi import description
+from pipelines.stages.serve.opinions import Opinions
 from pipelines.stages.serve.reconcile import reconcile
+from pipelines.stages.serve.sampler import Sampler
+from pipelines.stages.serve.schema import check_feedback
 from pipelines.stages.serve.spans import Spans, Telemetry
 from pipelines.stages.serve.tenants import Callers
 from pipelines.stages.serve.tracer import Tracer
@@ -70,6 +73,7 @@ def make_gateway(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(parts.traces.resume)
+        await asyncio.to_thread(parts.feedback.resume)
         loop = asyncio.create_task(gateway.keep_reconciled(reconcile_seconds)) if reconcile_seconds else None
         yield
         if loop:
@@ -78,6 +82,7 @@ def make_gateway(
 
     app = FastAPI(title="Assay gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_api_route("/v1/chat/completions", gateway.chat, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/feedback", gateway.feedback, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", gateway.models, methods=["GET"], response_model=None)
     app.add_api_route("/v1/load", gateway.load, methods=["GET"], response_model=None)
     app.add_api_route("/healthz", gateway.health, methods=["GET"], response_model=None)
@@ -107,13 +112,15 @@ class Gateway:
         rule, load = self.admission.concurrency.rule, self.admission.load
         self.upstream = Upstream(parts, self.breakers, AdapterLoads(parts, self.breakers, rule, load, self.metrics))
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
+        self.sampler = Sampler(parts, self.metrics)
+        self.opinions = Opinions(parts, now)
         self.spans = Spans(telemetry)
 
     async def chat(self, request: Request) -> Response:
         began = time.monotonic()
         span = request.state.span = self.spans.begin(request.headers)
         tenant = self._caller(request)
-        body = await read_chat(request)
+        body = await read_body(request, "model", "the name of a product")
         product, route = self.choice.product(body["model"], tenant)
         request.state.product = product.name
         chosen = self.choice.first(product, route, body, tenant, request.headers.get(CHALLENGER))
@@ -123,7 +130,8 @@ class Gateway:
         place = await self.admission.enter(
             product.tenant, most_tokens(asked), operator=tenant is None, gone=lambda: _gone(request)
         )
-        mirrors = self.mirror.draw(product, route) if tenant is not None else None
+        drawn = (self.mirror.draw(product, route), self.sampler.draw(product, body)) if tenant is not None else ()
+        mirrors = [each for each in drawn if each is not None]
         trace = Tracer(self.parts.traces, self.metrics, product, chosen, asked, offered, began, place, mirrors, span)
         try:
             if asked["stream"]:
@@ -144,6 +152,19 @@ class Gateway:
         except BaseException:
             place.leave()
             raise
+
+    async def feedback(self, request: Request) -> Response:
+        tenant = self._caller(request)
+        body = await read_body(request, "trace_id", "the id of an answer")
+        check_feedback(body)
+        if tenant is not None:
+            await self.admission.count(tenant)
+        open_for = [product.name for product in self.view.of_tenant(tenant) if product.keep]
+        name, product = await asyncio.to_thread(self.opinions.take, body, tenant, open_for)
+        for says in (body.get("rating"), *(field for field in ("correction", "label") if body.get(field))):
+            if says is not None:
+                self.metrics.said(product, says)
+        return JSONResponse({"id": name, "trace_id": body["trace_id"]}, status_code=202)
 
     async def models(self, request: Request) -> Response:
         products = self.view.of_tenant(self._caller(request))
@@ -193,6 +214,8 @@ class Gateway:
     async def close(self) -> None:
         await self.mirror.close()
         await self.upstream.close()
+        await asyncio.to_thread(self.sampler.close)
+        await asyncio.to_thread(self.parts.feedback.close)
         await asyncio.to_thread(self.parts.traces.close)
         await asyncio.to_thread(self.spans.close)
 

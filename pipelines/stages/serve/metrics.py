@@ -40,6 +40,8 @@ class Metrics:
         self._shadow = self._counter(
             "assay_shadow_requests", "Requests that were mirrored or not", "product", "outcome"
         )
+        self._feedback = self._counter("assay_feedback", "Feedback that was taken, by what it says", "product", "says")
+        self._kept = self._counter("assay_kept_answers", "Answers drawn to be kept in words", "product", "outcome")
         self._loads = self._counter("assay_adapter_loads", "Adapters loaded for requests", "product", "outcome")
         both = "product", "route"
         self._whole = self._seconds("assay_answer_seconds", "From request to the end of a whole answer", WHOLE, *both)
@@ -78,6 +80,14 @@ class Metrics:
     def mirrored(self, product: str, outcome: Literal["answered", "failed", "stopped", "dropped"]) -> None:
         """``dropped`` before it was sent, ``stopped`` when nobody wanted its answer any more."""
         self._shadow.labels(product, outcome).inc()
+
+    def said(self, product: str, says: str) -> None:
+        """``says``: ``good``, ``bad``, ``correction`` or ``label``."""
+        self._feedback.labels(product, says).inc()
+
+    def kept(self, product: str, outcome: Literal["sealed", "failed", "dropped"]) -> None:
+        """``dropped`` where too many waited to be sealed."""
+        self._kept.labels(product, outcome).inc()
 
     def loaded(self, product: str, seconds: float) -> None:
         """An adapter that requests wait for."""

@@ -7,14 +7,16 @@ from pydantic.json_schema import models_json_schema
 from pipelines.stages.serve import schema
 
 _REFS = "#/components/schemas/{model}"
-_SENT: tuple[type[Any], ...] = (schema.ChatRequest,)
-_GOT: tuple[type[Any], ...] = (schema.ChatCompletion, schema.ModelList, schema.Health, schema.Error)
+_SENT: tuple[type[Any], ...] = (schema.ChatRequest, schema.FeedbackRequest)
+_GOT: tuple[type[Any], ...] = (
+    *(schema.ChatCompletion, schema.FeedbackTaken, schema.ModelList, schema.Health, schema.Error),
+)
 
 _STATUSES = {
     400: "a field is not understood, or the prompt is too long; the message names the field",
     401: "no key, or one that is not known",
-    403: "this is for the operator's key",
-    404: "no such product for this key",
+    403: "this is for the operator's key, or the product takes no feedback",
+    404: "no such product or answer for this key",
     409: "not the challenger of this product now",
     410: "the sunset of the live release has come, or its tenant was shredded",
     413: "the body is too large",
@@ -46,6 +48,14 @@ def description() -> dict[str, Any]:
                         )
                     }
                     | _errors(*_STATUSES),
+                }
+            },
+            "/v1/feedback": {
+                "post": {
+                    "operationId": "feedback",
+                    "requestBody": {"required": True, "content": _json("FeedbackRequest")},
+                    "responses": {"202": _response("Taken; sent again, it counts once", _json("FeedbackTaken"))}
+                    | _errors(400, 401, 403, 404, 410, 413, 429, 503),
                 }
             },
             "/v1/models": {

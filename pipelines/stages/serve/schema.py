@@ -119,21 +119,58 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = Field(None, description="an object; include_usage in it is true or false")
     user: Any = Field(None, description="a text that names who asks: the same one is answered by the same release")
     metadata: Any = Field(None, description="anything: it is not read")
-    store: Any = Field(None, description="anything: nothing is stored")
+    store: Any = Field(None, description="anything: false keeps the words out of the product's sample of answers")
     parallel_tool_calls: Any = Field(None, description="anything: it is not read")
+
+
+def _named(field: str) -> dict[str, Any]:
+    return {"required": [field], "properties": {field: {"type": "string"}}}
+
+
+class FeedbackRequest(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={"anyOf": [_named("rating"), _named("correction"), _named("label")]},
+    )
+    trace_id: str = Field(pattern=r"^chatcmpl-[0-9a-f]{32}$", description="the id of an answer: chatcmpl-...")
+    rating: Literal["good", "bad"] | None = Field(None, description="'good' or 'bad'")
+    correction: Annotated[str, Field(min_length=1, max_length=20_000)] | None = Field(
+        None, description="a text of 1 to 20000 characters: what the answer should have been, as it would have stood"
+    )
+    label: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="a text of 1 to 200 characters: what the question was about; for the operator's key"
+    )
+    id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="a text of 1 to 200 characters of the sender's own: what is sent twice with it counts once"
+    )
+    user: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="a text of 1 to 1000 characters that names who says so, as `user` of a request names who asks"
+    )
 
 
 def check_chat(body: Mapping[str, Any]) -> None:
     """Raises `BadInput`, which names the first field that does not fit and says what it must be."""
-    if unknown := sorted(body.keys() - ChatRequest.model_fields.keys()):
+    _check(ChatRequest, body)
+
+
+def check_feedback(body: Mapping[str, Any]) -> None:
+    """As `check_chat`."""
+    _check(FeedbackRequest, body)
+    if all(body.get(field) is None for field in ("rating", "correction", "label")):
+        raise BadInput("nothing is said: name a rating, a correction or a label")
+
+
+def _check(model: type[BaseModel], body: Mapping[str, Any]) -> None:
+    if unknown := sorted(body.keys() - model.model_fields.keys()):
         raise BadInput(f"the field {unknown[0][:64]!r} is not accepted")
     try:
-        ChatRequest.model_validate(body)
+        model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field, *inner = (str(part) for part in first["loc"])
         where = f" ({'.'.join([field, *inner])}: {first['msg']})" if inner and inner[0].isdecimal() else ""
-        raise BadInput(f"{field} must be {ChatRequest.model_fields[field].description}{where}") from None
+        raise BadInput(f"{field} must be {model.model_fields[field].description}{where}") from None
 
 
 class Provenance(BaseModel):
@@ -177,6 +214,13 @@ class ChatCompletion(BaseModel):
     choices: list[Choice]
     usage: Usage
     assay: Provenance
+
+
+class FeedbackTaken(BaseModel):
+    """``id`` is the feedback's in queues and logs; the same for what is sent again."""
+
+    id: str
+    trace_id: str
 
 
 class ModelCard(BaseModel):

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ class Tracer:
         offered: list[str],
         began: float,
         place: Place,
-        mirrors: Callable[[Live], None] | None,
+        mirrors: Sequence[Callable[[Live], None]],
         span: RequestSpan,
     ) -> None:
         self.traces, self.metrics, self.mirrors, self.span = traces, metrics, mirrors, span
@@ -95,5 +95,7 @@ class Tracer:
         self.metrics.answered(trace, error)
         self.span.answered(self.asked, trace, self.seen.cut, error)
         self.place.leave(self.seen.prompt_tokens + self.seen.completion_tokens)
-        if self.mirrors is not None and status in (200, 422):
-            self.mirrors(Live(self.asked, trace, self.seen, (time.monotonic() - self.asked_at) * 1000))
+        if self.mirrors and status in (200, 422):
+            live = Live(self.asked, trace, self.seen, (time.monotonic() - self.asked_at) * 1000)
+            for mirror in self.mirrors:
+                mirror(live)

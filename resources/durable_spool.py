@@ -1,8 +1,8 @@
-"""Traces on this machine's disk until the store took them: an answer waits for one write into a file, for no store.
+"""Lines on this machine's disk until their store took them: who adds one waits for one write into a file, for no store.
 
 A file (segment) is locked while it is written to; who dies lets go of it. A thread hands the segments on, the oldest
-first, again and again until they are taken, and deletes each when its traces are committed. Whoever is handed a segment
-twice must know its traces again. What was written survives the process, not a power cut: nothing waits for the disk.
+first, again and again until they are taken, and deletes each when its lines are committed. Whoever is handed a segment
+twice must know its lines again. What was written survives the process, not a power cut: nothing waits for the disk.
 """
 
 import fcntl
@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from data_contracts.frozen import Frozen
-from data_contracts.traces import ShadowTrace, Trace, TraceCounts
+from data_contracts.traces import TraceCounts
 
 LIMIT = 1 << 30
 """Bytes that may wait; what comes on top is lost, counted, and told in the log."""
@@ -27,24 +28,26 @@ _GATHER_S = 0.1
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """After failures in a row; the last for all that follow."""
 
+Line = TypeVar("Line", bound=Frozen)
+
 log = logging.getLogger(__name__)
 
 
-class Spooled(Frozen):
-    """A line: one of both."""
-
-    trace: Trace | None = None
-    shadow: ShadowTrace | None = None
-
-
-class TraceSpool:
-    """``take`` is given a segment's name and its traces; it returns how many of them were new, and raises where they
-    are to be brought again. ``segment``: the bytes at which a new one begins."""
+class DurableSpool(Generic[Line]):
+    """Of lines of one ``kind``, called ``name`` in messages. ``take`` is given a segment's name and its lines; it
+    returns how many of them were new, and raises where they are to be brought again. ``segment``: the bytes at which a
+    new one begins."""
 
     def __init__(
-        self, folder: Path, take: Callable[[str, Sequence[Spooled]], int], limit: int = LIMIT, segment: int = SEGMENT
+        self,
+        folder: Path,
+        kind: type[Line],
+        take: Callable[[str, Sequence[Line]], int],
+        limit: int = LIMIT,
+        segment: int = SEGMENT,
+        name: str = "traces",
     ) -> None:
-        self.folder, self.limit = folder, limit
+        self.folder, self.limit, self.kind, self.name = folder, limit, kind, name
         self._take, self._most = take, segment
         self._changed = threading.Condition()
         """Guards all that follows."""
@@ -59,10 +62,10 @@ class TraceSpool:
     def counts(self) -> TraceCounts:
         return self._counts
 
-    def left(self) -> Iterator[tuple[str, list[Spooled]]]:
+    def left(self) -> Iterator[tuple[str, list[Line]]]:
         """The segments that wait, the oldest first, and what can be read of each."""
         for path in self._segments():
-            yield path.name, _read(path.read_bytes())[0]
+            yield path.name, self._read(path.read_bytes())[0]
 
     def start(self) -> None:
         """Begin to hand on what lies there, and then whatever comes."""
@@ -73,11 +76,11 @@ class TraceSpool:
                 self._counts = self._counts._replace(waiting=sum(p.read_bytes().count(b"\n") for p in found))
                 self._stop = threading.Event()
                 self._thread = threading.Thread(
-                    target=self._hand_on, args=(self._stop,), name="trace spool", daemon=True
+                    target=self._hand_on, args=(self._stop,), name=f"spool of {self.name}", daemon=True
                 )
                 self._thread.start()
 
-    def add(self, kept: Spooled) -> bool:
+    def add(self, kept: Line) -> bool:
         """Whether it is in the spool. Returns at once."""
         line = kept.model_dump_json(exclude_unset=True).encode() + b"\n"
         with self._changed:
@@ -87,12 +90,12 @@ class TraceSpool:
                 self._write(line)
             except OSError as error:
                 if not self._full:
-                    log.error("traces are lost, until there is room again: %s: %s", self.folder, error)
+                    log.error("%s are lost, until there is room again: %s: %s", self.name, self.folder, error)
                 self._full = True
                 self._count(lost=1)
                 return False
             if self._full:
-                log.warning("%s takes traces again; %d were lost so far", self.folder, self._counts.lost)
+                log.warning("%s takes %s again; %d were lost so far", self.folder, self.name, self._counts.lost)
             self._full = False
             self._count(len(line), waiting=1)
             if self._counts.waiting == 1:
@@ -158,12 +161,12 @@ class TraceSpool:
                 self._empty(stop)
             except Exception as error:
                 if not failures:
-                    log.warning("traces wait in %s, to be brought to their store again: %r", self.folder, error)
+                    log.warning("%s wait in %s, to be brought to their store again: %r", self.name, self.folder, error)
                 stop.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
                 failures += 1
                 continue
             if failures:
-                log.warning("the traces that waited in %s are stored", self.folder)
+                log.warning("the %s that waited in %s are stored", self.name, self.folder)
             failures = 0
 
     def _empty(self, stop: threading.Event) -> None:
@@ -190,11 +193,11 @@ class TraceSpool:
             if not os.fstat(file.fileno()).st_nlink:
                 return False
             data = file.read()
-            kept, torn, strange = _read(data)
+            kept, torn, strange = self._read(data)
             new = self._take(path.name, kept) if kept else 0
             if strange:
                 path.rename(path.with_suffix(".unreadable"))
-                log.error("%d lines are no traces: see %s", strange, path.with_suffix(".unreadable"))
+                log.error("%d lines are no %s: see %s", strange, self.name, path.with_suffix(".unreadable"))
             else:
                 path.unlink()
         with self._changed:
@@ -216,14 +219,13 @@ class TraceSpool:
         self._bytes += size
         self._counts = self._counts._replace(**{name: getattr(self._counts, name) + n for name, n in more.items()})
 
-
-def _read(data: bytes) -> tuple[list[Spooled], int, int]:
-    """The traces; whether the last line was cut short; how many whole lines are none."""
-    *lines, rest = data.split(b"\n")
-    kept: list[Spooled] = []
-    for line in lines:
-        try:
-            kept.append(Spooled.model_validate_json(line))
-        except ValidationError:
-            continue
-    return kept, int(bool(rest)), len(lines) - len(kept)
+    def _read(self, data: bytes) -> tuple[list[Line], int, int]:
+        """The lines; whether the last one was cut short; how many whole ones are none of this kind."""
+        *lines, rest = data.split(b"\n")
+        kept: list[Line] = []
+        for line in lines:
+            try:
+                kept.append(self.kind.model_validate_json(line))
+            except ValidationError:
+                continue
+        return kept, int(bool(rest)), len(lines) - len(kept)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import Unavailable
 from pipelines.recipes.product import ROOT
-from resources.trace_spool import LIMIT, Spooled, TraceSpool
+from resources.durable_spool import LIMIT, DurableSpool
+from resources.traces import Spooled
 from tests.support.traces import make_shadow, make_trace
 
 
@@ -66,7 +67,7 @@ def test_each_trace_is_there_once_whatever_crashes(
     store, added = Store(fails), 0
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "spool"
-        spool, torn = TraceSpool(folder, store.take, segment=segment), 0
+        spool, torn = DurableSpool(folder, Spooled, store.take, segment=segment), 0
 
         def drain() -> None:
             with suppress(Unavailable, TimeoutError):
@@ -84,7 +85,7 @@ def test_each_trace_is_there_once_whatever_crashes(
                     os.write(spool._file, spooled(9999).model_dump_json().encode()[:number])
                     torn += number > 0
                 spool._let_go()
-                spool = TraceSpool(folder, store.take, segment=segment)
+                spool = DurableSpool(folder, Spooled, store.take, segment=segment)
         store.fails.clear()
         drain()
         assert sorted(store.kept) == sorted(f"t{number}" for number in range(added))
@@ -94,12 +95,12 @@ def test_each_trace_is_there_once_whatever_crashes(
 
 def test_what_a_dead_process_left_comes_first_and_a_torn_line_is_counted(tmp_path: Path) -> None:
     store = Store()
-    spool = TraceSpool(tmp_path, store.take)
+    spool = DurableSpool(tmp_path, Spooled, store.take)
     spool.add(spooled(0))
     assert spool._file is not None
     os.write(spool._file, b'{"trace":{"trace_id":"cut')
     spool._let_go()
-    spool = TraceSpool(tmp_path, store.take)
+    spool = DurableSpool(tmp_path, Spooled, store.take)
     assert [each.trace.trace_id for _, kept in spool.left() for each in kept if each.trace] == ["t0"]
     spool.start()
     assert spool.add(Spooled(shadow=make_shadow("s1")))
@@ -111,9 +112,9 @@ def test_what_a_dead_process_left_comes_first_and_a_torn_line_is_counted(tmp_pat
 
 
 def test_a_segment_that_is_written_to_by_another_is_left_alone(tmp_path: Path) -> None:
-    store, theirs = Store(), TraceSpool(tmp_path, Store().take)
+    store, theirs = Store(), DurableSpool(tmp_path, Spooled, Store().take)
     theirs.add(spooled(1))
-    ours = TraceSpool(tmp_path, store.take)
+    ours = DurableSpool(tmp_path, Spooled, store.take)
     ours.add(spooled(2))
     ours._empty(ours._stop)
     assert store.kept == ["t2"]
@@ -126,7 +127,7 @@ def test_a_line_that_is_no_trace_is_kept_for_a_person(tmp_path: Path, caplog: py
     store = Store()
     line = spooled(1).model_dump_json(exclude_unset=True)
     (tmp_path / "1.jsonl").write_text(f'{line}\n{{"trace": {{"of": "a later version"}}}}\n')
-    spool = TraceSpool(tmp_path, store.take)
+    spool = DurableSpool(tmp_path, Spooled, store.take)
     spool.start()
     assert spool.flush()
     spool.close(0)
@@ -140,7 +141,7 @@ def test_beyond_its_limit_traces_are_lost_counted_and_told_of_once(
 ) -> None:
     store = Store()
     size = len(spooled(0).model_dump_json(exclude_unset=True)) + 1
-    spool = TraceSpool(tmp_path, store.take, limit=2 * size + 10)
+    spool = DurableSpool(tmp_path, Spooled, store.take, limit=2 * size + 10)
     assert [spool.add(spooled(number)) for number in range(4)] == [True, True, False, False]
     assert caplog.text.count("traces are lost") == 1
     spool._empty(spool._stop)
@@ -153,12 +154,13 @@ def test_beyond_its_limit_traces_are_lost_counted_and_told_of_once(
 FULL = """
 import resource, sys
 from pathlib import Path
-from resources.trace_spool import TraceSpool
-from tests.unit.test_trace_spool import spooled
+from resources.durable_spool import DurableSpool
+from resources.traces import Spooled
+from tests.unit.test_durable_spool import spooled
 
 most = resource.RLIMIT_FSIZE
 resource.setrlimit(most, (1000, resource.getrlimit(most)[1]))
-spool = TraceSpool(Path(sys.argv[1]), lambda segment, kept: len(kept))
+spool = DurableSpool(Path(sys.argv[1]), Spooled, lambda segment, kept: len(kept))
 print([spool.add(spooled(number)) for number in range(4)])
 resource.setrlimit(most, (100_000, resource.getrlimit(most)[1]))
 print(spool.add(spooled(4)), spool.counts().lost)
@@ -171,7 +173,7 @@ def test_a_full_disk_costs_traces_and_no_answer(tmp_path: Path) -> None:
     assert done.stdout == "[True, False, False, False]\nTrue 3\n"
     assert done.stderr.count("traces are lost") == 1
     store = Store()
-    spool = TraceSpool(tmp_path, store.take)
+    spool = DurableSpool(tmp_path, Spooled, store.take)
     spool._empty(spool._stop)
     assert (store.kept, spool.counts().torn) == (["t0", "t4"], 0)
 
