@@ -156,7 +156,7 @@ def test_the_real_daemon_is_killed_at_random_moments(causes: Causes) -> None:
     for _ in range(7):
         causes.lay_in()
         with real_daemon(causes.line):
-            time.sleep(draw.uniform(5, 25))
+            time.sleep(draw.uniform(10, 45))
     causes.lay_in()
     with real_daemon(causes.line):
         while set(causes.keys) - set(started(causes.home)) or "erase" not in jobs_started(causes.home):

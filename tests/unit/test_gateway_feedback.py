@@ -63,7 +63,10 @@ def test_no_word_lies_open_on_the_disk(home: Installation) -> None:
 def test_an_answer_of_another_tenant_is_like_one_that_never_was(home: Installation) -> None:
     theirs = home.of(create_key(home.parts.home, "globex"))
     trace = home.ask().json()["id"]
-    foreign, unknown = say(home, theirs, trace_id=trace, rating="bad"), say(home, theirs, trace_id=NOBODYS, rating="bad")
+    foreign, unknown = (
+        say(home, theirs, trace_id=trace, rating="bad"),
+        say(home, theirs, trace_id=NOBODYS, rating="bad"),
+    )
     assert (foreign.status_code, unknown.status_code) == (404, 404)
     assert foreign.json() == unknown.json()
     assert waiting(home, "feedback") == []
