@@ -31,8 +31,8 @@ _MEANS: dict[Remedy, str] = {
 
 class RetrainDecision(Frozen):
     """``hold``: retraining is due, and ``held_by`` is against it, until ``not_before`` where that is known. ``fix``:
-    what drifted is mended by ``remedies`` and not by training. ``episode`` names what drifted under which release: it is
-    answered with one retraining. ``effort_seconds`` is the median of past runs of the line, ``None`` when there was
+    what drifted is mended by ``remedies`` and not by training. ``episode`` names what drifted under which release: it
+    is answered with one retraining. ``effort_seconds`` is the median of past runs of the line, ``None`` when there was
     none; ``outlook`` is what retraining would take and gain, ``None`` where nothing drifted."""
 
     product: str
