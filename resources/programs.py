@@ -19,8 +19,6 @@ sensors:            # a slow one does not hold up the approvals
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 60
-run_retries:        # for runs whose tags ask for it: what could not start is not lost
-  enabled: true
 concurrency:
   pools:
     granularity: run

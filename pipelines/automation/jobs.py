@@ -5,14 +5,6 @@ import dagster as dg
 from assets.desk import techniques
 from assets.serving import CANARY, CHALLENGER, CHAMPION
 
-STARTED_AGAIN = {
-    "dagster/max_retries": "3",
-    "dagster/retry_strategy": "ALL_STEPS",
-    "dagster/retry_on_asset_or_op_failure": "false",
-}
-"""Tags of a run that is asked for once: it is started again when it could not start or was cut off, and never when one
-of its steps failed. Work that was done is skipped."""
-
 data = dg.define_asset_job("data", dg.AssetSelection.groups("data"), description="Raw rows to splits and preferences.")
 train = dg.define_asset_job("train", dg.AssetSelection.groups("model"), description="Base to selected candidate.")
 search = dg.define_asset_job(

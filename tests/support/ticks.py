@@ -20,6 +20,7 @@ import dagster as dg
 
 import pipelines.definitions
 from assets.groups import PRODUCTS
+from pipelines.automation.causes import CAUSE
 from pipelines.recipes.product import ROOT
 from pipelines.wiring import Line
 from resources.programs import prepare_dagster_home
@@ -33,8 +34,8 @@ JOBS = ("line", "promote", "signals", "erase", "expire_traces")
 
 
 class Order(NamedTuple):
-    """What the daemon does about runs, once: it looks at those there are, ticks each sensor and schedule, and starts
-    again what could not start. It is ``now`` for the schedules; ``who`` dies at ``point``."""
+    """What the daemon does about runs, once: it looks at those there are and ticks each sensor and schedule. It is
+    ``now`` for the schedules; ``who`` dies at ``point``."""
 
     now: float
     who: str = ""
@@ -47,7 +48,7 @@ def stub(job: str) -> dg.JobDefinition:
     @dg.op(name="promotion" if job == "promote" else f"{job}_step", config_schema=dg.Permissive())
     def work(context: dg.OpExecutionContext) -> None:
         line = Line()
-        key = context.run.tags.get("dagster/run_key", "")
+        key = context.run.tags.get(CAUSE, "")
         with (line.home / "started").open("a") as started:
             started.write(f"{job}\t{context.run_id}\t{key}\n")
         if job == "erase":
@@ -117,7 +118,7 @@ class TickingDaemon:
 
 
 @contextmanager
-def real_daemon(line: SmallLine) -> Iterator[None]:
+def real_daemon(line: SmallLine) -> "Iterator[subprocess.Popen[bytes]]":
     """Dagster's own, with a code server of its own; killed in the end. Runs that it started go on."""
     home = line.parts.home
     dagster_home(home)
@@ -125,7 +126,7 @@ def real_daemon(line: SmallLine) -> Iterator[None]:
     with (home / "daemon.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment_of(settings_of(line)), stdout=log, stderr=log)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait(30)
@@ -152,7 +153,6 @@ def _tick(order: Order) -> None:
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
-    from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
     from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
     from dagster._daemon.sensor import execute_sensor_iteration
     from dagster._scheduler.scheduler import launch_scheduled_runs
@@ -170,7 +170,6 @@ def _tick(order: Order) -> None:
         errors = [*execute_run_monitoring_iteration(context, logger)]
         errors += [*execute_sensor_iteration(context, logger, None, None, debug_crash_flags=crash)]
         errors += [*launch_scheduled_runs(context, logger, now, {}, debug_crash_flags=crash)]
-        errors += [*EventLogConsumerDaemon().run_iteration(context)]
     for error in errors:
         if error:
             print(error, file=sys.stderr)
