@@ -66,7 +66,7 @@ def test_a_signed_approval_asks_for_one_promotion(run: Runner) -> None:
     assert event.asset_key.to_user_string() == "release/approval"
     assert event.metadata["principal"].value == "alice"
     assert not envelope.exists()
-    made = run.instance.create_run_for_job(jobless, tags=request.tags, status=dg.DagsterRunStatus.QUEUED)
+    made = run.instance.create_run_for_job(jobless, tags=request.tags)
     waiting = ticked(run, tick.cursor)
     assert (waiting.run_requests, waiting.asset_events) == ([], [])
 
