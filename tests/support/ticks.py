@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -179,6 +180,7 @@ def _tick(order: Order) -> None:
 def main() -> None:
     for text in sys.stdin:
         order = Order(*json.loads(text))
+        time.sleep(1.1)  # the sensors' interval
         child = os.fork()
         if child == 0:
             sys.stdout = sys.stderr
