@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from pipelines.stages.signals.drift import DriftReport, histories, measure, reco
 from pipelines.stages.signals.exchanges import exchanges as read_exchanges
 from pipelines.stages.signals.learned import learned
 from pipelines.stages.signals.meters import History
+from pipelines.stages.signals.outlook import outlook
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import RetrainDecision, decide_and_record
 from pipelines.stages.signals.traces import Traffic, late, traffic
@@ -63,10 +65,15 @@ def drift(
 def retrain_decision(
     context: dg.AssetExecutionContext, line: dg.ResourceParam[Line], drift: DriftReport
 ) -> dg.MaterializeResult[RetrainDecision]:
-    """Retrain or wait, with reasons and what a run of the line has cost so far."""
-    seconds = past_training_seconds(context.instance, context.partition_key)
-    decision = decide_and_record(line, drift, load_policy(), seconds)
-    return materialized((decision, False), {"decision": decision.decision, "reasons": "; ".join(decision.reasons)})
+    """Retrain, fix something else, or wait, with reasons, what retraining would take and what it promises."""
+    seconds, policy = past_training_seconds(context.instance, context.partition_key), load_policy()
+    product = line.product(context.partition_key)
+    promised = outlook(line, product, policy, datetime.now(UTC)) if drift.drifted else None
+    decision = decide_and_record(line, drift, policy, seconds, promised)
+    told = {"outlook": "; ".join(promised.words)} if promised else {}
+    return materialized(
+        (decision, False), {"decision": decision.decision, "reasons": "; ".join(decision.reasons), **told}
+    )
 
 
 def past_training_seconds(instance: dg.DagsterInstance, product: str, limit: int = 5) -> list[float]:

@@ -21,7 +21,7 @@ Why = Annotated[str, typer.Option("--reason", help="For whoever reads the log.")
 
 @app.command()
 def decision(product: ProductName, as_json: JsonFlag = False) -> None:
-    """The newest decision about retraining a product: what, why, and who disputed it.
+    """The newest decision about retraining a product: what, why, what it would take and gain, and who disputed it.
 
     Example: assay decision billing-assistant
     """
@@ -47,6 +47,8 @@ def decision(product: ProductName, as_json: JsonFlag = False) -> None:
     if record.decision == "hold":
         until = record.not_before.isoformat() if record.not_before else "whoever holds it lets go"
         console.print(f"  held by {record.held_by} until {until}; then it is decided again")
+    for said in record.outlook.words if record.outlook else ():
+        console.print(f"  {said}", markup=False)
     if record.effort_seconds is not None:
         console.print(f"  a run of the line is expected to take {record.effort_seconds / 60:.0f} minutes")
     for each in disputes:

@@ -50,6 +50,8 @@ def _lines(it: "Overview") -> Iterator[tuple[str, str]]:
         yield "drift", f"{'drifted' if it.drift.report.drifted else 'no drift'}{old}: {it.drift.report.reason}"
     if it.decided:
         yield "decision", f"{it.decided.decision.decision}: {'; '.join(it.decided.decision.reasons)}"
+        for said in it.decided.decision.outlook.words if it.decided.decision.outlook else ():
+            yield "", said
         for dispute in it.decided.disputes:
             yield "disputed", f"by {dispute.by}: {dispute.reason}"
     yield "next", it.next_decision

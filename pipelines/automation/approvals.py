@@ -9,6 +9,7 @@ from data_contracts.chain import AuditRecord
 from data_contracts.errors import AssayError
 from data_contracts.manifests import ReleaseManifest
 from pipelines.automation import jobs
+from pipelines.automation.causes import Cause, asked, cursor_of
 from pipelines.stages.release.approval import accept, pending
 from pipelines.stages.release.ballot import approvals as standing
 from pipelines.stages.release.quorum import names
@@ -20,7 +21,8 @@ def approvals(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line])
     """Accept what lies in the inbox, then ask for a promotion of each release that has the signatures it needs.
 
     Promotions follow from the audit log, not from the inbox: a crash in between loses none, and the run key (the
-    approval's digest) lets none start twice. A refused approval is moved aside and reported once, with the reason.
+    approval's digest) lets none start twice (see `causes`). A refused approval is moved aside and reported once, with
+    the reason.
     """
     refused_before = _refused(line.home)
     for approval in pending(line):
@@ -30,11 +32,15 @@ def approvals(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line])
             context.log.error("approval %s: %s", approval.digest, error)
     refusals = {path: reason for path, reason in _refused(line.home).items() if path not in refused_before}
     records = line.log.records()
-    fresh = [r for r in records[int(context.cursor or 0) :] if r.event == "approval.accepted"]
+    before = cursor_of(context.cursor)
+    accepted = [r for r in records[before.open :] if r.event == "approval.accepted"]
+    causes = [_promotion(record) for record in accepted if _enough(line, records, record)]
+    requests, cursor = asked(context, causes, len(records))
+    fresh = [record for record in accepted if record.sequence >= before.seen]
     return dg.SensorResult(
-        run_requests=[_promotion(record) for record in fresh if _enough(line, records, record)],
+        run_requests=requests,
         asset_events=[*map(_accepted, fresh), *(_reported(path, reason) for path, reason in refusals.items())],
-        cursor=str(len(records)),
+        cursor=str(cursor),
     )
 
 
@@ -45,12 +51,12 @@ def _enough(line: Line, records: list[AuditRecord], record: AuditRecord) -> bool
     return not line.product(record.product).approval.missing(names(counted))
 
 
-def _promotion(record: AuditRecord) -> dg.RunRequest:
-    return dg.RunRequest(
-        run_key=str(record.body["approval"]),
+def _promotion(record: AuditRecord) -> Cause:
+    request = dg.RunRequest(
         partition_key=record.product,
         run_config={"ops": {"promotion": {"config": {"release": record.body["release"]}}}},
     )
+    return Cause(record.sequence, str(record.body["approval"]), request)
 
 
 def _accepted(record: AuditRecord) -> dg.AssetMaterialization:

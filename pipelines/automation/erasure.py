@@ -1,5 +1,7 @@
 """Requests to erase, and erasures that a crash left unfinished, start one job that works them off."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 
 from assets.groups import PRODUCTS
@@ -9,6 +11,8 @@ from pipelines.wiring import Line
 
 _STATUSES = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 _UNDER_WAY = [dg.DagsterRunStatus[name] for name in _STATUSES]
+_TO_BEGIN = timedelta(minutes=5)
+"""A run that was started may take so long until it holds the lock of erasures."""
 
 
 @dg.op(description="Finish erasures that were begun and empty the queue (`assay erase --queue`).")
@@ -29,6 +33,14 @@ def erasures(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]) 
     count = len(waiting(line))
     if not count:
         return dg.SkipReason("no erasure waits")
-    if context.instance.get_runs(dg.RunsFilter(job_name=erase.name, statuses=_UNDER_WAY), limit=1):
+    if line.locks.held("erasure") or _begins(context.instance):
         return dg.SkipReason("an erasure is under way")
     return dg.RunRequest()
+
+
+def _begins(instance: dg.DagsterInstance) -> bool:
+    """Whether a run is about to erase. One that died with its machine is called started for ever: Dagster does not
+    look after it, and the lock that it held is free."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=erase.name, statuses=_UNDER_WAY))
+    since = (datetime.now(UTC) - _TO_BEGIN).timestamp()
+    return any(record.start_time is None or record.start_time > since for record in records)

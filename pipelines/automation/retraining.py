@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.groups import PRODUCTS
 from pipelines.automation import jobs
+from pipelines.automation.causes import Cause, asked, cursor_of
 from pipelines.stages.signals.drift import is_recorded
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import is_released
@@ -33,12 +34,12 @@ def drift_check(
 def retraining(context: dg.SensorEvaluationContext, line: dg.ResourceParam[Line]) -> dg.SensorResult:
     """One run of the line for each recorded decision to retrain."""
     records = line.log.records()
-    seen = int(context.cursor or 0)
-    requests = [
-        dg.RunRequest(run_key=f"retrain {record.digest}", partition_key=record.product)
-        for record in records[seen:]
+    causes = [
+        Cause(record.sequence, f"retrain {record.digest}", dg.RunRequest(partition_key=record.product))
+        for record in records[cursor_of(context.cursor).open :]
         if record.event == "retrain.decided"
         and record.body["decision"] == "retrain"
         and record.product in PRODUCTS.get_partition_keys()
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(len(records)))
+    requests, cursor = asked(context, causes, len(records))
+    return dg.SensorResult(run_requests=requests, cursor=str(cursor))

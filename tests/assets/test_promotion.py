@@ -47,6 +47,11 @@ def promoted(run: Runner, release: ReleaseManifest) -> Any:
     return run([serving.promotion], {"promotion": {"release": release.digest}})
 
 
+@dg.job
+def jobless() -> None:
+    """Stands for a run that is only recorded."""
+
+
 def test_a_signed_approval_asks_for_one_promotion(run: Runner) -> None:
     release = run.small.release()
     envelope = submitted(run.small, run.small.signed(release))
@@ -61,7 +66,17 @@ def test_a_signed_approval_asks_for_one_promotion(run: Runner) -> None:
     assert event.asset_key.to_user_string() == "release/approval"
     assert event.metadata["principal"].value == "alice"
     assert not envelope.exists()
-    assert not ticked(run, tick.cursor).run_requests
+    made = run.instance.create_run_for_job(jobless, tags=request.tags)
+    waiting = ticked(run, tick.cursor)
+    assert (waiting.run_requests, waiting.asset_events) == ([], [])
+
+    run.instance.report_run_failed(made, "the code server could not be reached")
+    (again,) = ticked(run, waiting.cursor).run_requests or ()
+    assert again.run_key == f"{request.run_key} 1", "it never started"
+    made = run.instance.create_run_for_job(jobless, tags=again.tags, status=dg.DagsterRunStatus.STARTING)
+    run.instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, jobless.name), made.run_id)
+    run.instance.report_run_failed(made, "the canary failed")
+    assert not ticked(run, waiting.cursor).run_requests, "it started, and failed by itself"
 
 
 def test_a_crash_between_accepting_and_asking_loses_no_promotion(run: Runner) -> None:

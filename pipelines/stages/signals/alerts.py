@@ -21,6 +21,7 @@ Kind = Literal[
     "new-label",
     "retraining-decided",
     "retraining-held",
+    "fix-needed",
     "canary-reverted",
     "projection-repaired",
     "rollback",
@@ -101,7 +102,7 @@ def _ends(record: AuditRecord, alert: Alert) -> bool:
             return alert.kind in _METERS
         case "retrain.decided":
             again = record.body["decision"] == "retrain"
-            return alert.kind == "retraining-held" or (again and alert.kind == "retraining-decided")
+            return alert.kind in ("retraining-held", "fix-needed") or (again and alert.kind == "retraining-decided")
         case "release.registered":
             return alert.kind == "retraining-decided"
         case "canary.recorded":
@@ -109,7 +110,7 @@ def _ends(record: AuditRecord, alert: Alert) -> bool:
         case "champion.verified" | "release.revoked":
             return alert.kind == "champion-unverified"
         case "promotion.recorded" | "rollback.recorded":
-            return alert.kind in (*_METERS, "retraining-held", "canary-reverted", "champion-unverified")
+            return alert.kind in (*_METERS, "retraining-held", "fix-needed", "canary-reverted", "champion-unverified")
         case "root-cause.filed":
             return (alert.kind, alert.episode) == ("rollback", record.body["environment"])
     return False
@@ -196,6 +197,16 @@ def _one_raised(record: AuditRecord) -> Alert | None:
                 evidence=("record", "drift"),
                 done="Nothing is trained; it is decided again within an hour after the hold is over.",
                 todo="Wait, end the hold, or start the line yourself.",
+            )
+        case "retrain.decided" if body["decision"] == "fix":
+            return _alert(
+                record,
+                "fix-needed",
+                episode=str(body.get("episode")),
+                happened=f"{record.product}: something broke that training does not mend: {_reasons(record)}.",
+                evidence=("record", "drift"),
+                done="Nothing is trained; answers go on as they are.",
+                todo="Mend what the reasons name, or roll back if the release brought it.",
             )
         case "canary.recorded" if body["outcome"] == "fail":
             return _alert(

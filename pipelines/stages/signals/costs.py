@@ -25,13 +25,15 @@ UNKNOWN = "unknown"
 
 class Prices(Frozen):
     """In ``currency``: of a minute of one GPU, of a minute of a machine that trains without one, and of 1,000 tokens.
-    Each is stated, and may be 0: one that was forgotten must not look like a low bill."""
+    Each is stated, and may be 0: one that was forgotten must not look like a low bill. ``labelling_hour``, of a person
+    who labels rows, is no part of a bill; without it a retraining's effort has no amount."""
 
     currency: str = Field(min_length=1)
     gpu_minute: float = Field(ge=0, allow_inf_nan=False)
     cpu_minute: float = Field(ge=0, allow_inf_nan=False)
     prompt_1000: float = Field(ge=0, allow_inf_nan=False)
     completion_1000: float = Field(ge=0, allow_inf_nan=False)
+    labelling_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Cost(Frozen):

@@ -1,4 +1,5 @@
-"""The policy of the meters: windows, methods, thresholds and the cool-down, in one frozen file."""
+"""The policy of the meters: windows, methods, thresholds, what mends which of them, and the cool-down, in one frozen
+file."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,9 @@ from data_contracts.digests import Digest, sha256_json
 from data_contracts.errors import BadInput
 from data_contracts.frozen import Frozen
 
+Remedy = Literal["retrain", "prompt", "documents", "serving"]
+"""What mends a signal. Only the first is the line's own; the others are for people: prompt, template or server settings
+that the answers' form hangs on; the documents that are retrieved; speed and cost of serving."""
 POLICY = Path(__file__).with_name("policy.yaml")
 _EDITION = 2
 """Of what is counted in a window."""
@@ -30,7 +34,7 @@ class MeterRule(Frozen):
 
     ``counted``: what of a window is read, the meter's own name unless stated. ``against`` ``training`` the reference is
     what the release learned from, else the first window. ``rises`` is the level of the CUSUM from which a slow rise
-    counts. ``alert``: what its lasting drift is called.
+    counts. ``alert``: what its lasting drift is called; ``remedy``: what mends it.
     """
 
     of: Of
@@ -42,6 +46,7 @@ class MeterRule(Frozen):
     against: Literal["first", "training"] = "first"
     rises: float | None = Field(default=None, gt=0)
     alert: AlertKind = "drift"
+    remedy: Remedy = "retrain"
 
     @model_validator(mode="after")
     def _fits(self) -> "MeterRule":
@@ -65,6 +70,9 @@ class SignalPolicy(Frozen):
     cool_down_hours: float = Field(ge=0)
     budget_hours: float = Field(gt=0)
     grace_seconds: int = Field(ge=0)
+    worth: float = Field(ge=0, le=1)
+    confidence: float = Field(gt=0, lt=1)
+    label_minutes: float = Field(ge=0)
 
     @property
     def shape(self) -> Digest:
@@ -76,6 +84,9 @@ class SignalPolicy(Frozen):
     def exchange_shape(self) -> Digest:
         """The same of a window of exchanges, by this classifier and this embedder."""
         return sha256_json({"edition": _EDITION, "exchanges": self.exchanges, "toxic_from": self.toxic_from})
+
+    def remedy(self, meter: str) -> Remedy:
+        return self.meters[meter].remedy
 
     @model_validator(mode="after")
     def _can_be_met(self) -> "SignalPolicy":

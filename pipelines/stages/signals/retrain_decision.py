@@ -1,12 +1,12 @@
-"""Retrain, hold or wait? A record with its reasons and what retraining has cost so far; automation obeys it, nothing
-else. What is held is not lost: it is decided again when what held it is over."""
+"""Retrain, fix something else, hold or wait? A record with its reasons, what retraining would take and what it
+promises; automation obeys it, nothing else. What is held is not lost: it is decided again when what held it is over."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Literal, NamedTuple
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from data_contracts.chain import AuditRecord
 from data_contracts.digests import Digest, sha256_json
@@ -16,27 +16,37 @@ from pipelines.stages.protocols import Parts
 from pipelines.stages.signals.drift import DriftReport
 from pipelines.stages.signals.freeze import Freeze, freeze_file, frozen
 from pipelines.stages.signals.incident import incident_of
-from pipelines.stages.signals.policy import SignalPolicy
+from pipelines.stages.signals.outlook import Outlook
+from pipelines.stages.signals.policy import Remedy, SignalPolicy
 
 BUDGET_PERIOD = timedelta(days=30)
 Holder = Literal["freeze", "incident", "cool-down", "budget"]
+_MEANS: dict[Remedy, str] = {
+    "retrain": "retraining",
+    "prompt": "prompt, template or server settings",
+    "documents": "the documents that it retrieves",
+    "serving": "serving: placement, limits or hardware",
+}
 
 
 class RetrainDecision(Frozen):
-    """``hold``: retraining is due, and ``held_by`` is against it, until ``not_before`` where that is known. ``episode``
-    names what drifted under which release: it is answered with one retraining. ``effort_seconds`` is the median of past
-    runs of the line, ``None`` when there was none."""
+    """``hold``: retraining is due, and ``held_by`` is against it, until ``not_before`` where that is known. ``fix``:
+    what drifted is mended by ``remedies`` and not by training. ``episode`` names what drifted under which release: it
+    is answered with one retraining. ``effort_seconds`` is the median of past runs of the line, ``None`` when there was
+    none; ``outlook`` is what retraining would take and gain, ``None`` where nothing drifted."""
 
     product: str
-    decision: Literal["retrain", "hold", "wait"]
+    decision: Literal["retrain", "fix", "hold", "wait"]
     held_by: Holder | None
     not_before: datetime | None
     reasons: tuple[str, ...]
+    remedies: tuple[Remedy, ...] = Field(default=(), exclude_if=lambda remedies: not remedies)
     drift: Digest
     episode: Digest
     release: Digest | None
     policy: Digest
     effort_seconds: int | None
+    outlook: Outlook | None = Field(default=None, exclude_if=lambda outlook: outlook is None)
 
 
 class Hold(NamedTuple):
@@ -52,23 +62,34 @@ def decide(
     past_run_seconds: Sequence[float],
     now: datetime,
     freeze: Freeze | None = None,
+    outlook: Outlook | None = None,
 ) -> RetrainDecision:
-    """Pure: retrain when drift is sustained and was not answered before, unless something holds it."""
+    """Pure: retrain when a drift is sustained that training mends, that was not answered before, and whose projected
+    gain, where there is one, is worth it; unless something holds it."""
     seconds = effort(past_run_seconds)
-    answered = _answered(report, log) if report.drifted else None
-    hold = _held(report.product, policy, log, seconds, now, freeze) if report.drifted and not answered else None
-    due: Literal["retrain", "wait"] = "retrain" if report.drifted and not answered else "wait"
+    drifted = {each.feature: policy.remedy(each.feature) for each in report.features if each.sustained}
+    trains = "retrain" in drifted.values()
+    answered = _answered(report, log) if trains else None
+    against = answered or (_not_worth(outlook, policy) if trains else None)
+    hold = _held(report.product, policy, log, seconds, now, freeze) if trains and not against else None
+    due: Literal["retrain", "fix", "wait"] = "wait"
+    if drifted and not against:
+        due = "retrain" if trains else "fix"
+    others = {feature: remedy for feature, remedy in drifted.items() if remedy != "retrain"}
+    said = [report.reason, *(_mended(*each) for each in others.items()), against, hold.why if hold else None]
     return RetrainDecision(
         product=report.product,
         decision="hold" if hold else due,
         held_by=hold.by if hold else None,
         not_before=hold.until if hold else None,
-        reasons=(report.reason, *([answered] if answered else []), *([hold.why] if hold else [])),
+        reasons=tuple(each for each in said if each),
+        remedies=tuple(sorted(set(others.values()))),
         drift=report.digest,
         episode=episode(report),
         release=report.release,
         policy=policy.digest,
         effort_seconds=seconds,
+        outlook=outlook if drifted else None,
     )
 
 
@@ -98,13 +119,17 @@ def recorded_effort(log: Sequence[AuditRecord], product: str) -> list[float]:
 
 
 def decide_and_record(
-    parts: Parts, report: DriftReport, policy: SignalPolicy, past_run_seconds: Sequence[float]
+    parts: Parts,
+    report: DriftReport,
+    policy: SignalPolicy,
+    past_run_seconds: Sequence[float],
+    outlook: Outlook | None = None,
 ) -> RetrainDecision:
     """Decide, store and chain. One episode of drift starts at most one retraining, however often it is asked about."""
     with parts.locks.hold(f"signals-{report.product}"):
         log, now = parts.log.records(), datetime.now(UTC)
         freeze = frozen(freeze_file(parts.home), report.product, now)
-        decision = decide(report, policy, log, past_run_seconds, now, freeze)
+        decision = decide(report, policy, log, past_run_seconds, now, freeze, outlook)
         parts.store.put_manifest(decision)
         body: dict[str, JsonValue] = {
             "decision": decision.decision,
@@ -114,6 +139,7 @@ def decide_and_record(
             "episode": decision.episode,
             "release": report.release,
             "reasons": list(decision.reasons),
+            "remedies": list(decision.remedies),
             "effort_seconds": decision.effort_seconds,
         }
         newest = newest_decision(log, report.product)
@@ -150,6 +176,20 @@ def dispute(parts: Parts, product: str, reason: str, actor: str) -> AuditRecord:
     if not reason.strip():
         raise BadInput("a dispute needs a reason")
     return parts.log.append("decision.disputed", product, {"decided": newest.digest, "reason": reason}, actor=actor)
+
+
+def _mended(feature: str, remedy: Remedy) -> str:
+    return f"{feature} is not mended by training; look at {_MEANS[remedy]}"
+
+
+def _not_worth(outlook: Outlook | None, policy: SignalPolicy) -> str | None:
+    if outlook is None or outlook.gain is None or outlook.gain.low >= policy.worth:
+        return None
+    return (
+        f"retraining may not be worth it: {outlook.more} rows more can be relied on to lower the error on "
+        f"{outlook.target} by {outlook.gain.low:.3f}, and the policy asks for {policy.worth:g}; it is decided again "
+        "with each new window, and a person may start the line"
+    )
 
 
 def _answered(report: DriftReport, log: Sequence[AuditRecord]) -> str | None:

@@ -81,6 +81,8 @@ def told(*events: Event) -> list[tuple[Kind, int, int | None]]:
         ("retraining-decided", decided("retrain"), REGISTERED),
         ("retraining-held", decided("hold", "freeze"), decided("wait")),
         ("retraining-held", decided("hold", "freeze"), PROMOTION),
+        ("fix-needed", decided("fix"), decided("wait")),
+        ("fix-needed", decided("fix"), PROMOTION),
         ("canary-reverted", canary("fail"), canary("pass")),
         ("canary-reverted", canary("fail"), PROMOTION),
         ("rollback", ROLLBACK, FILED),

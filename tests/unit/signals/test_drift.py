@@ -151,14 +151,14 @@ def test_newer_windows_of_the_same_drift_are_no_new_drift() -> None:
     later = START + timedelta(days=30)
 
     same = decide(report_of(drifted=True, seed=1), POLICY, log, [], later)
-    other = decide(report_of(drifted=True, feature="json_valid"), POLICY, log, [], later)
+    other = decide(report_of(drifted=True, feature="prompt_chars"), POLICY, log, [], later)
 
     assert (same.decision, other.decision) == ("wait", "retrain")
 
 
 def test_retraining_cools_down() -> None:
     log = [retrained(report_of(drifted=True), START)]
-    newer = report_of(drifted=True, feature="json_valid")
+    newer = report_of(drifted=True, feature="prompt_chars")
     over = START + timedelta(hours=POLICY.cool_down_hours)
 
     soon = decide(newer, POLICY, log, [], over - timedelta(hours=1))
