@@ -70,13 +70,16 @@ class Installed(NamedTuple):
 
 
 @contextmanager
-def installed(base: str, folder: Path) -> Iterator[Installed]:
-    """With vLLM running; all is stopped at the end."""
+def installed(base: str, folder: Path, exact: bool = False) -> Iterator[Installed]:
+    """With vLLM running; all is stopped at the end. ``exact``: in float32, so that what is asked beside a request does
+    not round its answer to another."""
     more = {"products": str(folder / "products"), "serve_max_rank": str(RANK), "reconcile_seconds": "1"}
     line = Line(Settings.model_validate(settings_in(folder, **more)))
     (folder / "products").mkdir()
     line.log.signer_line()
     manifest, _ = steps.stored_base(line, base)
+    if exact:
+        line.server.sizing = line.server.sizing.model_copy(update={"width": 4})
     try:
         line.server.ensure_running(manifest)
         yield Installed(line, manifest, folder)

@@ -6,7 +6,8 @@ Two tenants with a product of two releases each behind one real vLLM and the rea
 half of them streaming, each for its tenant. The tenants' releases are swapped in turns, half of the times by a
 rollback. A swap counts from where its record stands in the audit log. For each answer is checked: its release is of the
 tenant's product, its text is the one that this release gave alone, and it is the release that the log named when the
-client asked (or, asked while a record was being written, the one before).
+client asked (or, asked while a record was being written, the one before). vLLM computes in float32: in bfloat16 the
+same question gets other words in another batch.
 """
 
 import argparse
@@ -168,7 +169,7 @@ def main() -> None:
     options.add_argument("--clients", type=int, default=16)
     options.add_argument("--tokens", type=int, default=12, help="of an answer at most")
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder, installed(chosen.base, Path(folder)) as there:
+    with tempfile.TemporaryDirectory() as folder, installed(chosen.base, Path(folder), exact=True) as there:
         asyncio.run(run(there, chosen.swaps, chosen.clients, chosen.tokens))
 
 
