@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.recipes.product import ROOT
+from pipelines.recipes.product import ROOT, Keep
 from pipelines.stages.release.shadow import begin_shadow
 from pipelines.stages.serve.routes import challenging, share_traffic
 from tests.support.dashboards import FOLDER, dashboard, exported, expressions, named
-from tests.support.gateway import installed
+from tests.support.gateway import Installation, installed
 
 BOARDS = sorted(path.stem for path in FOLDER.glob("*.json"))
 VARIABLE = {"type": "prometheus", "uid": "${datasource}"}
@@ -39,10 +39,16 @@ def test_grafana_can_import_it(name: str) -> None:
         assert _apart(one, other)
 
 
+def told(home: Installation) -> list[str]:
+    """Metrics that have counted something."""
+    return [line.partition("{")[0] for line in home.scraped().splitlines() if "{" in line]
+
+
 def test_the_gateways_asks_for_what_the_gateway_exports_and_shows_all_of_it(tmp_path: Path) -> None:
-    with installed(tmp_path) as home:
+    with installed(tmp_path, keep=Keep(share=1)) as home:
         home.promote("a")
-        home.ask()
+        said = {"trace_id": home.ask().json()["id"], "rating": "good"}
+        assert home.client.post("/v1/feedback", json=said).status_code == 202
         home.ask(stream=True)
         home.ask(model="no-such")
         rival = home.release("b")
@@ -51,7 +57,7 @@ def test_the_gateways_asks_for_what_the_gateway_exports_and_shows_all_of_it(tmp_
             home.ask(user="somebody")
             begin_shadow(home.parts, home.product, rival, 1.0, actor="test")
             share_traffic(home.parts, home.product, rival, 0.01, seconds=60)
-            while "assay_shadow_requests_total{" not in home.scraped():
+            while not {"assay_shadow_requests_total", "assay_kept_answers_total"} <= set(told(home)):
                 home.ask()
             known = exported(home.scraped())
     board = dashboard("gateway")
