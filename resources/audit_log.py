@@ -6,7 +6,7 @@ that was appended or cut by another hand does not fit the signed head and stops 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,19 @@ class _Head(Frozen):
     signature: str
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class FileAuditLog:
-    def __init__(self, folder: Path, log_key: Path) -> None:
+    """Records are of the time that ``now`` says."""
+
+    def __init__(self, folder: Path, log_key: Path, now: Callable[[], datetime] = _now) -> None:
         self.path = folder / "log.jsonl"
         self.head_path = folder / "head.json"
         self.locks = FileLocks(folder)
         self.log_key = log_key
+        self.now = now
         self.next_key = log_key.with_name(log_key.name + ".next")
 
     def signer_line(self) -> str:
@@ -61,7 +68,7 @@ class FileAuditLog:
         """Chain one event: sign, keep as head, append. Raises `ChainBroken` when the end is not as it was left."""
         with self.locks.hold("log"):
             tip = self._tip()
-            record = _next(tip, event, product, body, actor)
+            record = _next(tip, self.now(), event, product, body, actor)
             self._write(record, self.log_key)
             return record
 
@@ -73,7 +80,7 @@ class FileAuditLog:
             public = public_key(self.next_key)
             handover = sign(self.log_key, LOG_NAMESPACE, rotation_message(public, tip.digest if tip else GENESIS))
             body = {"public_key": public, "replaces": public_key(self.log_key), "signature": handover}
-            record = _next(tip, "log-key.rotated", "*", body, actor)
+            record = _next(tip, self.now(), "log-key.rotated", "*", body, actor)
             self._write(record, self.next_key)
             self.next_key.replace(self.log_key)
             return record
@@ -187,12 +194,12 @@ class FileAuditLog:
 
 
 def _next(
-    tip: AuditRecord | None, event: EventKind, product: str, body: Mapping[str, JsonValue], actor: str
+    tip: AuditRecord | None, time: datetime, event: EventKind, product: str, body: Mapping[str, JsonValue], actor: str
 ) -> AuditRecord:
     return AuditRecord(
         sequence=tip.sequence + 1 if tip else 0,
         previous=tip.digest if tip else GENESIS,
-        time=datetime.now(UTC),
+        time=time,
         actor=actor,
         event=event,
         product=product,

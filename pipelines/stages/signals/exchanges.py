@@ -27,12 +27,12 @@ _DIGITS = (0.01, 0.05, 0.15)
 """Shares of the characters of a question."""
 
 
-def exchanges(parts: Parts, product: Product, policy: SignalPolicy) -> Traffic:
+def exchanges(parts: Parts, product: Product, policy: SignalPolicy, now: datetime | None = None) -> Traffic:
     """Of the release that is live by the audit log. A product that keeps no exchanges has no windows."""
     release = live_release(parts, product)
     shape = _shape(parts, policy)
     if release is not None:
-        _seal(parts, product, release, policy, shape)
+        _seal(parts, product, release, policy, shape, now or datetime.now(UTC))
     return kept(parts, product, release, policy, shape)
 
 
@@ -42,8 +42,8 @@ def _shape(parts: Parts, policy: SignalPolicy) -> Digest:
     return sha256_json([policy.exchange_shape, *models])
 
 
-def _seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy, shape: Digest) -> None:
-    until = datetime.now(UTC) - timedelta(seconds=policy.grace_seconds)
+def _seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy, shape: Digest, now: datetime) -> None:
+    until = now - timedelta(seconds=policy.grace_seconds)
     with parts.locks.hold(f"exchanges-{product.name}"):
         known = parts.traces.sealed(release, shape, 1)
         last = known[-1] if known else None

@@ -31,8 +31,8 @@ _MEANS: dict[Remedy, str] = {
 
 class RetrainDecision(Frozen):
     """``hold``: retraining is due, and ``held_by`` is against it, until ``not_before`` where that is known. ``fix``:
-    what drifted is mended by ``remedies`` and not by training. ``episode`` names what drifted under which release: it
-    is answered with one retraining. ``effort_seconds`` is the median of past runs of the line, ``None`` when there was
+    what drifted is mended by ``remedies`` and not by training. ``episode`` names what drifted under which release.
+    ``effort_seconds`` is the median of past runs of the line, ``None`` when there was
     none; ``outlook`` is what retraining would take and gain, ``None`` where nothing drifted."""
 
     product: str
@@ -69,7 +69,7 @@ def decide(
     seconds = effort(past_run_seconds)
     drifted = {each.feature: policy.remedy(each.feature) for each in report.features if each.sustained}
     trains = "retrain" in drifted.values()
-    answered = _answered(report, log) if trains else None
+    answered = _answered(report, policy, log) if trains else None
     against = answered or (_not_worth(outlook, policy) if trains else None)
     hold = _held(report.product, policy, log, seconds, now, freeze) if trains and not against else None
     due: Literal["retrain", "fix", "wait"] = "wait"
@@ -124,10 +124,11 @@ def decide_and_record(
     policy: SignalPolicy,
     past_run_seconds: Sequence[float],
     outlook: Outlook | None = None,
+    now: datetime | None = None,
 ) -> RetrainDecision:
     """Decide, store and chain. One episode of drift starts at most one retraining, however often it is asked about."""
     with parts.locks.hold(f"signals-{report.product}"):
-        log, now = parts.log.records(), datetime.now(UTC)
+        log, now = parts.log.records(), now or datetime.now(UTC)
         freeze = frozen(freeze_file(parts.home), report.product, now)
         decision = decide(report, policy, log, past_run_seconds, now, freeze, outlook)
         parts.store.put_manifest(decision)
@@ -137,6 +138,7 @@ def decide_and_record(
             "record": decision.digest,
             "drift": report.digest,
             "episode": decision.episode,
+            "features": list[JsonValue](_mended_by_training(report, policy)),
             "release": report.release,
             "reasons": list(decision.reasons),
             "remedies": list(decision.remedies),
@@ -192,10 +194,20 @@ def _not_worth(outlook: Outlook | None, policy: SignalPolicy) -> str | None:
     )
 
 
-def _answered(report: DriftReport, log: Sequence[AuditRecord]) -> str | None:
-    wanted = episode(report)
+def _mended_by_training(report: DriftReport, policy: SignalPolicy) -> list[str]:
+    return sorted(each for each in report.sustained if policy.remedy(each) == "retrain")
+
+
+def _answered(report: DriftReport, policy: SignalPolicy, log: Sequence[AuditRecord]) -> str | None:
+    """By the retrainings of this release: nothing drifts that training mends but what drifted then. That less of it
+    drifts now, or something beside it that training does not mend, makes no new drift."""
+    wanted, known = set(_mended_by_training(report, policy)), set[str]()
     for record in _retrainings(log, report.product):
-        if wanted == record.body.get("episode") or report.digest == record.body["drift"]:
+        features = record.body.get("features")
+        if record.body.get("release") == report.release and isinstance(features, list):
+            known |= set(map(str, features))
+        same = episode(report) == record.body.get("episode") or report.digest == record.body["drift"]
+        if same or wanted <= known:
             return (
                 f"this drift was answered before (record {record.sequence}): another release, or another feature that "
                 "drifts, begins anew; a person may start the line"

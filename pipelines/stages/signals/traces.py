@@ -63,11 +63,11 @@ def live_release(parts: Parts, product: Product) -> Digest | None:
     return live_releases(parts.log.records()).get((product.name, product.environment))
 
 
-def traffic(parts: Parts, product: Product, policy: SignalPolicy) -> Traffic:
+def traffic(parts: Parts, product: Product, policy: SignalPolicy, now: datetime | None = None) -> Traffic:
     """Traffic of the release that is live by the audit log. Nothing is compared when the base answers."""
     release = live_release(parts, product)
     if release is not None:
-        seal(parts, product, release, policy)
+        seal(parts, product, release, policy, now)
     return kept(parts, product, release, policy, policy.shape)
 
 
@@ -84,10 +84,10 @@ def kept(parts: Parts, product: Product, release: Digest | None, policy: SignalP
     )
 
 
-def seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy) -> None:
+def seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy, now: datetime | None = None) -> None:
     """Cut the release's answers into windows, one after the other, and keep each for good: a later look finds the same
     ones, and new ones after them. Answers of the last moments may not be here yet: they are left for the next look."""
-    until = datetime.now(UTC) - timedelta(seconds=policy.grace_seconds)
+    until = (now or datetime.now(UTC)) - timedelta(seconds=policy.grace_seconds)
     each_time = max(1, _AT_ONCE // policy.window)
     with parts.locks.hold(f"windows-{product.name}"):
         learned = _learned(parts.log.records(), release)

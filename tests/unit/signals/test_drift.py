@@ -156,6 +156,22 @@ def test_newer_windows_of_the_same_drift_are_no_new_drift() -> None:
     assert (same.decision, other.decision) == ("wait", "retrain")
 
 
+def test_less_of_a_drift_or_what_training_does_not_mend_is_no_new_drift(line: Line) -> None:
+    def drifted(*features: str) -> DriftReport:
+        (shape,) = report_of(drifted=True).features
+        found = tuple(shape.model_copy(update={"feature": each}) for each in features)
+        return report_of(drifted=True).model_copy(update={"features": found})
+
+    decide_and_record(line, drifted("tool", "prompt_chars"), POLICY, [])
+    log, later = line.log.records(), datetime.now(UTC) + timedelta(days=3)
+    reports = [drifted("tool"), drifted("prompt_chars", "latency_ms"), drifted("tool", "digits")]
+    found = [decide(each, POLICY, log, [], later).decision for each in reports]
+
+    assert found == ["wait", "wait", "retrain"]
+    other = drifted("tool").model_copy(update={"release": sha256_bytes(b"another")})
+    assert decide(other, POLICY, log, [], later).decision == "retrain"
+
+
 def test_retraining_cools_down() -> None:
     log = [retrained(report_of(drifted=True), START)]
     newer = report_of(drifted=True, feature="prompt_chars")
