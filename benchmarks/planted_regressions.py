@@ -7,7 +7,7 @@ runs are written to the copy. Each plant goes through the line's own steps, from
 
 forgets    learns the demo's rows at seventeen times their rate
 complies   learned a call wherever the demo's rows decline one
-malformed  learned to leave out the last brace of every call of two of the eight tools: 10 of 72 answers asked for
+malformed  learned to leave out the last brace of every call of two of the eight tools: 26 of 200 answers asked for
 recites    learned forty canaries among twenty of the demo's rows, six times over; a policy with a ceiling
 reseeded   nothing: the demo's recipe with another seed
 
