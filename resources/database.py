@@ -38,6 +38,16 @@ class Database(Protocol):
         ...
 
 
+def column(database: Database, sql: str, *parameters: Value) -> list[Any]:
+    """The first of what each row found has."""
+    with database.session() as session:
+        return [row[0] for row in session.query(sql, parameters)]
+
+
+def number(database: Database, sql: str, *parameters: Value) -> int:
+    return int(column(database, sql, *parameters)[0])
+
+
 class SqliteDatabase:
     """``erases``: what is deleted is overwritten in the file."""
 

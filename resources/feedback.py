@@ -8,7 +8,7 @@ from pathlib import Path
 from data_contracts.feedback import Exchange, Feedback, Sealed
 from data_contracts.frozen import Frozen
 from data_contracts.traces import Position, TraceCounts
-from resources.database import Database, PostgresDatabase, Session, SqliteDatabase, Value
+from resources.database import Database, PostgresDatabase, Session, SqliteDatabase, Value, column, number
 from resources.durable_spool import LIMIT, DurableSpool
 from resources.sqlite import empty_log
 
@@ -72,12 +72,13 @@ class SqlFeedback:
         return self.spool.counts()
 
     def exchange(self, trace_id: str) -> Exchange | None:
-        found = self._bodies("select body from exchanges where trace_id = ?", trace_id)
+        found = column(self.database, "select body from exchanges where trace_id = ?", trace_id)
         return Exchange.model_validate_json(found[0]) if found else None
 
     def exchanges(self, product: str, after: Position | None, until: datetime, limit: int) -> list[Exchange]:
         place = after or Position(_EPOCH, "")
-        found = self._bodies(
+        found = column(
+            self.database,
             "select body from exchanges where product = ? and (time, trace_id) > (?, ?) and time <= ? "
             "order by time, trace_id limit ?",
             *(product, _micros(place.time), place.trace_id, _micros(until), limit),
@@ -85,11 +86,14 @@ class SqlFeedback:
         return [Exchange.model_validate_json(body) for body in found]
 
     def of_trace(self, trace_id: str) -> list[Feedback]:
-        found = self._bodies("select body from feedback where trace_id = ? order by time, feedback_id", trace_id)
+        found = column(
+            self.database, "select body from feedback where trace_id = ? order by time, feedback_id", trace_id
+        )
         return [Feedback.model_validate_json(body) for body in found]
 
     def feedback(self, product: str, since: datetime, until: datetime) -> list[Feedback]:
-        found = self._bodies(
+        found = column(
+            self.database,
             "select body from feedback where product = ? and time >= ? and time < ? order by time, feedback_id",
             *(product, _micros(since), _micros(until)),
         )
@@ -97,8 +101,11 @@ class SqlFeedback:
 
     def sealed(self, after: Sealed | None, limit: int) -> list[Sealed]:
         place = (_micros(after.time), after.name) if after else (-1, "")
-        found = self._bodies(
-            "select body from sealed where (time, name) > (?, ?) order by time, name limit ?", *place, limit
+        found = column(
+            self.database,
+            "select body from sealed where (time, name) > (?, ?) order by time, name limit ?",
+            *place,
+            limit,
         )
         return [Sealed.model_validate_json(body) for body in found]
 
@@ -111,13 +118,13 @@ class SqlFeedback:
             session.query("delete from sealed where name = ?", (sealed.name,))
 
     def products(self) -> list[str]:
-        return self._bodies("select product from exchanges union select product from feedback order by 1")
+        return column(self.database, "select product from exchanges union select product from feedback order by 1")
 
     def older(self, product: str, before: datetime) -> tuple[int, int]:
         older = "where product = ? and time < ?"
         return (
-            self._number(f"select count(*) from exchanges {older}", product, _micros(before)),
-            self._number(f"select count(*) from feedback {older}", product, _micros(before)),
+            number(self.database, f"select count(*) from exchanges {older}", product, _micros(before)),
+            number(self.database, f"select count(*) from feedback {older}", product, _micros(before)),
         )
 
     def delete(self, product: str, before: datetime) -> tuple[int, int]:
@@ -160,15 +167,6 @@ class SqlFeedback:
                 + _insert(session, "feedback", _feedback_rows(each.feedback for each in kept if each.feedback))
                 + _insert(session, "sealed", _sealed_rows(each.sealed for each in kept if each.sealed))
             )
-
-    def _bodies(self, sql: str, *parameters: Value) -> list[str]:
-        with self.database.session() as session:
-            return [body for (body,) in session.query(sql, parameters)]
-
-    def _number(self, sql: str, *parameters: Value) -> int:
-        with self.database.session() as session:
-            ((number,),) = session.query(sql, parameters)
-        return int(number)
 
 
 def open_feedback(url: str, file: Path, spool: Path, limit: int = LIMIT) -> SqlFeedback:

@@ -11,7 +11,7 @@ from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from data_contracts.rollbacks import Saw
 from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
-from resources.database import Database, PostgresDatabase, SqliteDatabase, Value
+from resources.database import Database, PostgresDatabase, SqliteDatabase, Value, column, number
 from resources.durable_spool import LIMIT, DurableSpool
 from resources.sqlite import connect
 from resources.token_tally import Tokens, TokenTally
@@ -89,21 +89,21 @@ class SqlTraces:
         return self._tally.before(tenant, day)
 
     def get(self, trace_id: str) -> Trace | None:
-        found = self._bodies("select body from traces where trace_id = ?", trace_id)
+        found = column(self.database, "select body from traces where trace_id = ?", trace_id)
         return Trace.model_validate_json(found[0]) if found else None
 
     def recent(self, product: str, limit: int) -> list[Trace]:
         """Newest first."""
         sql = "select body from traces where product = ? order by time desc limit ?"
-        return [Trace.model_validate_json(body) for body in self._bodies(sql, product, limit)]
+        return [Trace.model_validate_json(body) for body in column(self.database, sql, product, limit)]
 
     def since(self, product: str, time: datetime) -> list[Trace]:
         """Of answers that ended then or later, the oldest first."""
         sql = "select body from traces where product = ? and time >= ? order by time"
-        return [Trace.model_validate_json(body) for body in self._bodies(sql, product, _micros(time))]
+        return [Trace.model_validate_json(body) for body in column(self.database, sql, product, _micros(time))]
 
     def answered(self, product: str, release: Digest) -> int:
-        return self._number("select count(*) from traces where product = ? and release = ?", product, release)
+        return number(self.database, "select count(*) from traces where product = ? and release = ?", product, release)
 
     def whole_answers(
         self, product: str, release: Digest, after: Position | None, until: datetime, limit: int
@@ -113,12 +113,13 @@ class SqlTraces:
             "select body from traces where product = ? and release = ? and status = 200 "
             "and (time, trace_id) > (?, ?) and time <= ? order by time, trace_id limit ?"
         )
-        found = self._bodies(sql, product, release, _micros(place.time), place.trace_id, _micros(until), limit)
+        found = column(self.database, sql, product, release, _micros(place.time), place.trace_id, _micros(until), limit)
         return [Trace.model_validate_json(body) for body in found]
 
     def whole_between(self, product: str, release: Digest, after: Position | None, until: Position) -> int:
         place = after or _FIRST
-        return self._number(
+        return number(
+            self.database,
             "select count(*) from traces where product = ? and release = ? and status = 200 "
             "and (time, trace_id) > (?, ?) and (time, trace_id) <= (?, ?)",
             *(product, release, _micros(place.time), place.trace_id, _micros(until.time), until.trace_id),
@@ -145,7 +146,9 @@ class SqlTraces:
     def sealed(self, release: Digest, shape: Digest, newest: int) -> list[SealedWindow]:
         of = "from traffic_windows where release = ? and shape = ?"
         sql = f"select body {of} and (number = 0 or number > (select max(number) {of}) - ?) order by number"
-        return [SealedWindow.model_validate_json(each) for each in self._bodies(sql, *(release, shape) * 2, newest)]
+        return [
+            SealedWindow.model_validate_json(each) for each in column(self.database, sql, *(release, shape) * 2, newest)
+        ]
 
     def saw(self, product: str, release: Digest, since: datetime) -> list[Saw]:
         """By tenant: answers of this release and requests that it failed, of those that ended then or later."""
@@ -167,7 +170,7 @@ class SqlTraces:
     def shadows(self, product: str, since: datetime) -> list[ShadowTrace]:
         """Those that ended then or later, the oldest first."""
         sql = "select body from shadows where product = ? and time >= ? order by time"
-        return [ShadowTrace.model_validate_json(body) for body in self._bodies(sql, product, _micros(since))]
+        return [ShadowTrace.model_validate_json(body) for body in column(self.database, sql, product, _micros(since))]
 
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
         bounds = [("time >= ?", since), ("time < ?", until)]
@@ -191,8 +194,8 @@ class SqlTraces:
     def older(self, product: str, traces: datetime, shadows: datetime) -> tuple[int, int]:
         older = "where product = ? and time < ?"
         return (
-            self._number(f"select count(*) from traces {older}", product, _micros(traces)),
-            self._number(f"select count(*) from shadows {older}", product, _micros(shadows)),
+            number(self.database, f"select count(*) from traces {older}", product, _micros(traces)),
+            number(self.database, f"select count(*) from shadows {older}", product, _micros(shadows)),
         )
 
     def delete(self, product: str, traces: datetime, shadows: datetime) -> None:
@@ -224,15 +227,6 @@ class SqlTraces:
             )
         found = [((tenant, f"{day:%Y-%m-%d}"), int(tokens)) for tenant, tokens, _ in rows]
         return dict(found) | {(tenant, f"{day:%Y-%m}"): int(tokens) for tenant, _, tokens in rows}
-
-    def _bodies(self, sql: str, *parameters: Value) -> list[str]:
-        with self.database.session() as session:
-            return [body for (body,) in session.query(sql, parameters)]
-
-    def _number(self, sql: str, *parameters: Value) -> int:
-        with self.database.session() as session:
-            ((number,),) = session.query(sql, parameters)
-        return int(number)
 
 
 def open_traces(url: str, file: Path, spool: Path, limit: int = LIMIT) -> SqlTraces:

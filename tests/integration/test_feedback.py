@@ -1,9 +1,6 @@
 """From a question at the gateway, over HTTP, to what is learned from its correction: on SQLite and on PostgreSQL."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from pipelines.recipes.product import Keep
 from pipelines.stages.data.feedback import accepted
@@ -11,20 +8,12 @@ from pipelines.stages.signals.adjudication import decide, queue
 from pipelines.stages.signals.collector import Collector
 from tests.support.data import QuickAnalyzer
 from tests.support.gateway import installed
-from tests.support.postgres import new_database, postgres
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield ""
-        return
-    with postgres() as server:
-        yield new_database(server)
-
-
-def test_a_correction_goes_from_the_gateway_through_collector_and_queue_to_a_row(url: str, tmp_path: Path) -> None:
-    with installed(tmp_path, keep=Keep(share=1), traces=url) as home:
+def test_a_correction_goes_from_the_gateway_through_collector_and_queue_to_a_row(
+    store_url: str, tmp_path: Path
+) -> None:
+    with installed(tmp_path, keep=Keep(share=1), traces=store_url) as home:
         parts = home.parts
         parts.pii = QuickAnalyzer()  # type: ignore[attr-defined]
         release = home.promote("a")

@@ -1,14 +1,12 @@
 """Short months of the demo product, in the real stores: left alone while nothing changes, retrained when it does, held
 by a freeze and let go by its end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.stages.release.verify import verify
 from tests.support.month import POLICY, PRODUCT, Change, Demo, Look, Month, World, replayed
-from tests.support.postgres import new_database, postgres
 
 WINDOWS, AFTER = 14, 5
 
@@ -78,17 +76,8 @@ def test_a_change_that_lasts_is_retrained_for_within_days(
     assert rest <= {"wait", "hold"}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield ""
-        return
-    with postgres() as server:
-        yield new_database(server)
-
-
-def test_a_freeze_holds_the_retraining_and_its_end_lets_it_go(demo: Demo, tmp_path: Path, url: str) -> None:
-    month = demo.month(tmp_path / "month", 2, url)
+def test_a_freeze_holds_the_retraining_and_its_end_lets_it_go(demo: Demo, tmp_path: Path, store_url: str) -> None:
+    month = demo.month(tmp_path / "month", 2, store_url)
     month.freeze(AFTER + 1, AFTER + 5)
     looks = played(month, lambda _: World(topic=0.6), windows=AFTER + 7)
 

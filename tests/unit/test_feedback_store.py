@@ -11,27 +11,20 @@ import pytest
 from data_contracts.traces import Position
 from resources.feedback import SqlFeedback, open_feedback
 from tests.support.feedback import make_exchange, make_feedback, make_sealed
-from tests.support.postgres import PostgresServer, new_database, postgres_server
+from tests.support.postgres import postgres_server
 from tests.support.traces import PRODUCT, START
 
 Open = Callable[[], SqlFeedback]
 LATER = START + timedelta(days=1)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture
+def opened(store_url: str, tmp_path: Path) -> Iterator[Open]:
     """Opens one and the same store again and again, as processes do one after the other."""
-    url = "" if request.param == "sqlite" else new_database(request.getfixturevalue("server").url)
     made: list[SqlFeedback] = []
 
     def open_again() -> SqlFeedback:
-        made.append(open_feedback(url, tmp_path / "feedback.sqlite", tmp_path / "spool"))
+        made.append(open_feedback(store_url, tmp_path / "feedback.sqlite", tmp_path / "spool"))
         return made[-1]
 
     yield open_again
@@ -131,21 +124,22 @@ def test_what_one_process_left_the_next_one_brings(opened: Open, monkeypatch: py
     assert second.of_trace("chatcmpl-1") == [make_feedback("f1")]
 
 
-def test_a_store_that_is_killed_and_comes_back_has_all(server: PostgresServer, tmp_path: Path) -> None:
-    store = open_feedback(new_database(server.url), tmp_path / "unused", tmp_path / "spool")
-    store.add(make_feedback("before"))
-    assert store.flush()
-    server.signal(signal.SIGKILL)
-    for number in range(20):
-        store.add(make_feedback(f"f{number}", number))
-        assert store.add_sealed(make_sealed(f"s{number}", number))
-    assert not store.flush(0.5)
-    server.start()
-    assert store.flush(60)
-    assert len(store.of_trace("chatcmpl-1")) == 21
-    assert len(store.sealed(None, 99)) == 20
-    assert store.counts().duplicate == 0
-    store.close()
+def test_a_store_that_is_killed_and_comes_back_has_all(tmp_path: Path) -> None:
+    with postgres_server() as server:
+        store = open_feedback(server.url, tmp_path / "unused", tmp_path / "spool")
+        store.add(make_feedback("before"))
+        assert store.flush()
+        server.signal(signal.SIGKILL)
+        for number in range(20):
+            store.add(make_feedback(f"f{number}", number))
+            assert store.add_sealed(make_sealed(f"s{number}", number))
+        assert not store.flush(0.5)
+        server.start()
+        assert store.flush(60)
+        assert len(store.of_trace("chatcmpl-1")) == 21
+        assert len(store.sealed(None, 99)) == 20
+        assert store.counts().duplicate == 0
+        store.close()
 
 
 def test_the_files_are_private(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The ledger's answers, the same from SQLite and from a real PostgreSQL server."""
 
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -14,23 +13,15 @@ from data_contracts.digests import Digest, sha256_bytes
 from data_contracts.errors import BadInput, Unavailable
 from data_contracts.ledger import Expiring, LedgerEntry, ledger_digest
 from resources.ledger import SqlLedger, open_ledger
-from tests.support.postgres import new_database, postgres
+from tests.support.postgres import new_database
 
 DIGEST = sha256_bytes(b"")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+@pytest.fixture
+def place(store_url: str, tmp_path: Path) -> tuple[str, Path]:
     """What `open_ledger` takes; every test has a ledger of its own."""
-    if request.param == "sqlite":
-        return "", tmp_path / "ledger.sqlite"
-    return new_database(request.getfixturevalue("server")), tmp_path
+    return store_url, tmp_path / "ledger.sqlite"
 
 
 @pytest.fixture
@@ -153,8 +144,8 @@ def test_an_error_in_the_middle_leaves_nothing(ledger: SqlLedger) -> None:
     assert ledger.sets() == []
 
 
-def test_a_server_that_hung_up_is_asked_again_on_a_new_connection(server: str, tmp_path: Path) -> None:
-    url = new_database(server)
+def test_a_server_that_hung_up_is_asked_again_on_a_new_connection(postgres_url: str, tmp_path: Path) -> None:
+    url = new_database(postgres_url)
     ledger, other = open_ledger(url, tmp_path), open_ledger(url, tmp_path)
     ledger.record([entry(1)])
     with other.database.session() as session:

@@ -1,6 +1,5 @@
 """Records of training runs in SQLite and in PostgreSQL: kept once, found by what a person asks for."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,21 +7,12 @@ import pytest
 
 from data_contracts.digests import sha256_bytes
 from resources.run_store import SqlRuns, open_runs
-from tests.support.postgres import new_database, postgres
 from tests.support.runs import STARTED, make_record
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def runs(request: pytest.FixtureRequest, tmp_path: Path) -> SqlRuns:
-    if request.param == "sqlite":
-        return open_runs("", tmp_path / "runs.sqlite")
-    return open_runs(new_database(request.getfixturevalue("server")), tmp_path / "unused")
+@pytest.fixture
+def runs(store_url: str, tmp_path: Path) -> SqlRuns:
+    return open_runs(store_url, tmp_path / "runs.sqlite")
 
 
 def test_a_record_is_kept_whole_and_its_end_replaces_its_beginning(runs: SqlRuns) -> None:

@@ -14,7 +14,6 @@ from data_contracts.errors import BadInput, Unavailable
 from data_contracts.traces import Position, SealedWindow, Usage
 from resources.database import PostgresDatabase
 from resources.traces import SqlTraces, open_traces
-from tests.support.postgres import new_database, postgres
 from tests.support.traces import PRODUCT, START, make_shadow, make_trace, release
 
 A, B = release("a"), release("b")
@@ -22,20 +21,13 @@ SHAPE = release("shape")
 Open = Callable[[], SqlTraces]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture
+def opened(store_url: str, tmp_path: Path) -> Iterator[Open]:
     """Opens one and the same store again and again, as processes do one after the other."""
-    url = "" if request.param == "sqlite" else new_database(request.getfixturevalue("server"))
     made: list[SqlTraces] = []
 
     def open_again() -> SqlTraces:
-        made.append(open_traces(url, tmp_path / "traces.sqlite", tmp_path / "spool"))
+        made.append(open_traces(store_url, tmp_path / "traces.sqlite", tmp_path / "spool"))
         return made[-1]
 
     yield open_again

@@ -17,7 +17,6 @@ from pipelines.stages.serve.raw_text import RawExchange, RawFeedback, sealed
 from pipelines.stages.signals.collector import Collector
 from pipelines.stages.signals.collector_app import make_collector_app
 from tests.support.data import QuickAnalyzer
-from tests.support.postgres import new_database, postgres
 from tests.support.serving import FakeParts, tiny_product
 from tests.support.traces import make_trace, release
 
@@ -34,16 +33,9 @@ class Parts(FakeParts):
         self.pii = QuickAnalyzer()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parts]:
-    url = "" if request.param == "sqlite" else new_database(request.getfixturevalue("server"))
-    made = Parts(tmp_path, url)
+@pytest.fixture
+def parts(store_url: str, tmp_path: Path) -> Iterator[Parts]:
+    made = Parts(tmp_path, store_url)
     yield made
     made.feedback.close()
     made.traces.close()
