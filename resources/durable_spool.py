@@ -25,6 +25,8 @@ LIMIT = 1 << 30
 SEGMENT = 1 << 20
 _GATHER_S = 0.1
 """A batch waits so long for more, unless somebody waits for it."""
+_LOOK_S = 1.0
+"""Between looks after a segment that another process holds: it may die without handing it on."""
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """After failures in a row; the last for all that follow."""
 
@@ -120,8 +122,9 @@ class DurableSpool(Generic[Line]):
         self._stop.set()
         with self._changed:
             self._let_go()
-            self._thread = None
+            thread, self._thread = self._thread, None
             self._changed.notify_all()
+        thread.join(_GATHER_S)  # so that it lets go of what it was handing on, unless its store hangs
 
     def _write(self, line: bytes) -> None:
         if self._file is None:
@@ -155,7 +158,8 @@ class DurableSpool(Generic[Line]):
         failures = 0
         while not stop.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._counts.waiting or stop.is_set())
+                look = _LOOK_S if self._segments() else None
+                self._changed.wait_for(lambda: self._counts.waiting or stop.is_set(), look)
                 self._changed.wait_for(lambda: self._hurry or stop.is_set(), _GATHER_S)
             try:
                 self._empty(stop)
@@ -176,7 +180,7 @@ class DurableSpool(Generic[Line]):
             if any(done):
                 continue
             with self._changed:
-                if not self._let_go():  # nothing is left, whatever was thought to be there
+                if not self._let_go():  # nothing is left but what another process holds
                     self._counts = self._counts._replace(waiting=0)
                     self._bytes = 0
                     self._changed.notify_all()

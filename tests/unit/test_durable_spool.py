@@ -17,6 +17,7 @@ from data_contracts.errors import Unavailable
 from pipelines.recipes.product import ROOT
 from resources.durable_spool import LIMIT, DurableSpool
 from resources.traces import Spooled
+from tests.support.patience import eventually
 from tests.support.traces import make_shadow, make_trace
 
 
@@ -121,6 +122,18 @@ def test_a_segment_that_is_written_to_by_another_is_left_alone(tmp_path: Path) -
     theirs._let_go()
     ours._empty(ours._stop)
     assert store.kept == ["t2", "t1"]
+
+
+def test_what_another_leaves_is_handed_on_though_nothing_new_comes(tmp_path: Path) -> None:
+    store, theirs = Store(), DurableSpool(tmp_path, Spooled, Store().take)
+    theirs.add(spooled(1))
+    ours = DurableSpool(tmp_path, Spooled, store.take)
+    ours.start()
+    assert ours.flush()
+    assert store.kept == []
+    theirs._let_go()  # as one does who dies
+    assert eventually(lambda: store.kept == ["t1"])
+    ours.close(0)
 
 
 def test_a_line_that_is_no_trace_is_kept_for_a_person(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
