@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from data_contracts.errors import BadInput, Unavailable
 from evals import chat
 from pipelines.cli import app
 from pipelines.recipes.product import ROOT
+from tests.support.patience import eventually
 from tests.support.tiny import CHATML
 from tests.unit.test_kept import ANSWER, write_suite
 
@@ -28,16 +30,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ragas i
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``m`` and an adapter named by digest; breaks at the ``breaks``-th question; ``pace`` seconds an answer."""
+    """Serves ``m`` and an adapter named by digest; breaks at the ``breaks``-th question; answers the first ``freely``,
+    and others once it is ``free``."""
 
     daemon_threads = True
     breaks = 0
-    pace = 0.0
+    freely = 1000
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.free = threading.Event()
 
     @property
     def url(self) -> str:
@@ -56,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:  # one at a time: what comes after a failure was not answered before it
             self.server.asked.append(body)
             broken = len(self.server.asked) == self.server.breaks
-            time.sleep(self.server.pace)
+            if len(self.server.asked) > self.server.freely:
+                self.server.free.wait(60)
             self.answer(500 if broken else 200, {"choices": [{"message": {"content": ANSWER}}]})
 
     def answer(self, status: int, value: Any) -> None:
@@ -114,24 +119,33 @@ def test_a_server_that_fails_at_an_item_costs_that_item_and_those_after_it(words
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(words, server, tmp_path):
-    server.pace = 0.3
+    server.freely = 4
     running = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "pipelines.cli", *words],
         cwd=ROOT,
         env=os.environ,
         stderr=subprocess.PIPE,
     )
-    while len(server.asked) < 5:
-        time.sleep(0.05)
+    kept = tmp_path / "home" / "answers.sqlite"
+    assert eventually(lambda: kept.is_file() and rows_of(kept) == 4, seconds=60)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1].decode()
     assert running.returncode == 130, said
     assert "what was answered is kept" in said
     assert not (tmp_path / "scores.jsonl").exists()
-    before, server.pace = len(server.asked), 0.0
+    server.free.set()
+    assert eventually(lambda: len(server.asked) == 8)  # those that were asked and not answered
     assert CliRunner().invoke(app, words).exit_code == 0
-    assert len(server.asked) - before < 8
+    assert len(server.asked) == 8 + 4
     assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 8
+
+
+def rows_of(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as open_one:
+        try:
+            return int(open_one.execute("select count(*) from answers").fetchone()[0])
+        except sqlite3.OperationalError:  # its table is being made
+            return 0
 
 
 def test_another_seed_asks_again_and_its_scores_are_a_re_run_for_the_gate(words, server, tmp_path):
