@@ -4,9 +4,10 @@ BIN := .venv/bin
 # Where this is set, every process compiles torch, vLLM and Dagster again before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test drills up down lint clean
+.PHONY: help setup demo loop test drills up down lint clean
 help:
 	@echo "make demo    take the product billing-assistant from raw data to a served answer"
+	@echo "make loop    after the demo: traffic changes, the line retrains and promotes by itself but for one signature"
 	@echo "make test    lint, types, import directions and all tests"
 	@echo "make drills  the long drills: kill, tamper and swap under load"
 	@echo "make up      start the standing system; make down stops it; $(BIN)/assay status tells"
@@ -17,6 +18,9 @@ setup:
 
 demo: setup
 	@$(BIN)/python -m pipelines.demo
+
+loop: setup
+	@$(BIN)/python -m pipelines.loop
 
 test: setup lint
 	@$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile

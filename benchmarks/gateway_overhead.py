@@ -24,6 +24,9 @@ from benchmarks.serving import Installed, installed
 from pipelines.stages.serve.answer import target, template_text, upstream_request
 
 CLIENTS = (1, 16, 64)
+HEAD = """\
+| clients | answers | p50, ms | p95, ms | first text, p50, ms | direct, answers/s | ratio | rounds apart |
+|-|-|-|-|-|-|-|-|"""
 
 
 class Way(NamedTuple):
@@ -102,6 +105,7 @@ def percentiles(seconds: list[float]) -> tuple[float, float]:
 
 
 def compare(both: tuple[Way, Way], clients: int, stream: bool, requests: int, rounds: int) -> str:
+    """A line of `HEAD`: the first way, and what the second adds to it."""
     for way in both:
         asyncio.run(ask_round(way, clients, stream, clients))
     found: dict[str, list[Round]] = {way.name: [] for way in both}
@@ -118,7 +122,7 @@ def compare(both: tuple[Way, Way], clients: int, stream: bool, requests: int, ro
     else:
         cells.append("")
     rates = [median(requests / each.seconds for each in found[way.name]) for way in both]
-    apart = [requests / each.seconds for each in found["direct"]]
+    apart = [requests / each.seconds for each in found[both[0].name]]
     cells += [f"{rates[0]:.1f}", f"{rates[1] / rates[0]:.3f}", f"{min(apart) / max(apart):.3f}"]
     return f"| {' | '.join(cells)} |"
 
@@ -131,8 +135,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=24, help="of an answer at most")
     options.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
     chosen = options.parse_args()
-    print("| clients | answers | p50, ms | p95, ms | first text, p50, ms | direct, answers/s | ratio | rounds apart |")
-    print("|-|-|-|-|-|-|-|-|", flush=True)
+    print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder, installed(chosen.base, Path(folder)) as there:
         both = ways(there, chosen.tokens)
         for clients in chosen.clients:

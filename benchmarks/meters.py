@@ -24,7 +24,7 @@ from pipelines.stages.signals.policy import SignalPolicy, load_policy
 from pipelines.stages.signals.traces import Traffic, Window
 
 POLICY = load_policy()
-PRICES = Prices(currency="EUR", gpu_minute=0, cpu_minute=0, prompt_1000=0.2, completion_1000=0.6)
+PRICES = Prices(currency="EUR", gpu_minute=0, cpu_minute=0, prompt_1000=0.2, completion_1000=0.6, memory_gib_hour=0)
 MONTH, BEFORE = 60, 10
 TOPICS, DIMENSIONS = 12, 384
 LENGTHS = dict(zip(["<64", "<96", "<128", "<192", "<256", "<384"], [0.1, 0.2, 0.25, 0.25, 0.15, 0.05], strict=True))

@@ -23,6 +23,8 @@ class Trace(Frozen):
     release: Digest | None
     base: Digest
     adapter: Digest | None
+    export: Digest | None = None
+    """Whose merged weights answered, in the adapter's place."""
     template: Digest
     status: int
     reason: str = ""
@@ -76,15 +78,25 @@ class TraceCounts(NamedTuple):
     lost: int
 
 
+class Residence(Frozen):
+    """The memory that adapters of a tenant's product took, in bytes times seconds, counted up to ``time``."""
+
+    time: datetime
+    tenant: str
+    product: str
+    byte_seconds: int
+
+
 class Usage(Frozen):
-    """What was answered, or tried, for a tenant by one product. Tokens of a stream that broke count as far as it
-    came."""
+    """What was answered, or tried, for a tenant by one product, and the memory that its adapters took. Tokens of a
+    stream that broke count as far as it came."""
 
     tenant: str
     product: str
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    byte_seconds: int = 0
 
 
 class ShadowTrace(Frozen):

@@ -37,6 +37,10 @@ class ModelServer(Protocol):
         """How many adapters can be loaded at once, the base's own aside."""
         ...
 
+    def slot_bytes(self) -> int:
+        """Memory that a loaded adapter takes, whatever its rank. Raises `Unavailable` where no base is served yet."""
+        ...
+
     def pin(self, adapters: Mapping[str, Digest | None]) -> None:
         """Which adapter of each product no other pushes out, ``None`` for none; its slot is kept before it is loaded.
         Products that are not named keep theirs. Raises `Refused` when no slot would be left for the others."""

@@ -30,8 +30,8 @@ def show_costs(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What each tenant used: device minutes of training, requests and tokens of the gateway, by product; priced where
-    there is a HOME/prices.yaml.
+    """What each tenant used: device minutes of training, requests and tokens of the gateway, memory of loaded
+    adapters, by product; priced where there is a HOME/prices.yaml.
 
     Example: assay costs --since 2026-01-01 --until 2026-02-01 --csv january.csv
     """
@@ -79,5 +79,6 @@ def _csv(found: Sequence[Cost], currency: str | None) -> str:
 def _line(each: Cost, currency: str | None) -> str:
     used = f"{each.runs} runs, {each.gpu_minutes:.1f} GPU min, {each.cpu_minutes:.1f} CPU min"
     asked = f"{each.requests:,} requests, {each.prompt_tokens:,} tokens in, {each.completion_tokens:,} out"
-    amount = "" if currency is None else f"; {each.training:.2f} + {each.serving:.2f} = {each.total:.2f} {currency}"
-    return f"{each.tenant}, {each.product or 'in all'}: {used}; {asked}{amount}"
+    sums = f"{each.training:.2f} + {each.serving:.2f} + {each.memory:.2f}" if currency is not None else ""
+    amount = f"; {sums} = {each.total:.2f} {currency}" if sums else ""
+    return f"{each.tenant}, {each.product or 'in all'}: {used}; {asked}; {each.gib_hours:.2f} GiB h{amount}"

@@ -31,9 +31,7 @@ def decision(product: ProductName, as_json: JsonFlag = False) -> None:
     log = line.log.records()
     newest = newest_decision(log, line.product(product).name)
     if newest is None:
-        console.print(
-            f"nothing was decided about {product} yet: the schedule drift_check looks at its traffic every hour"
-        )
+        console.print(f"nothing was decided about {product} yet: the schedule drift_check looks at its traffic")
         return
     record = line.store.get_manifest(str(newest.body["record"]), RetrainDecision)
     disputes = disputes_of(log, newest)

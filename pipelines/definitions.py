@@ -28,7 +28,7 @@ def definitions() -> dg.Definitions:
             desk.techniques,
             *(release.verdict, release.candidate, release.approval),
             serving.promotion,
-            *(signals.traces, signals.exchanges, signals.drift, signals.retrain_decision),
+            *(signals.traces, signals.exchanges, signals.judged, signals.drift, signals.retrain_decision),
         ],
         asset_checks=[*checks, release.promotes],
         jobs=[*jobs.all_jobs, erase, expire_traces],

@@ -6,63 +6,34 @@ else can sign an approval by itself.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
-from data_contracts.chain import live_releases
 from data_contracts.errors import AssayError
 from data_contracts.manifests import CheckpointManifest, DatasetManifest, ModelManifest, ReleaseManifest
 from data_contracts.verdicts import GateVerdict
 from evals.suite import tool_catalogue
+from pipelines.demo_steps import (
+    PRODUCT,
+    REVIEWER,
+    assay,
+    console,
+    live_release,
+    make_trust_root,
+    part,
+    pending,
+    show_times,
+    wait_for_promotion,
+)
 from pipelines.wiring import Line
 
-PRODUCT = "billing-assistant"
-REVIEWER = "demo-reviewer"
 QUESTION = "Hi, this is Robin. Something is off with INV-2231, could you open it for me?"
 TOOLS = ("get_invoice", "issue_refund", "list_payments")
-console = Console(highlight=False, soft_wrap=True)
-spent: list[tuple[str, float]] = []
-
-
-@contextmanager
-def part(title: str) -> Iterator[None]:
-    console.print(f"\n== {title}", style="bold")
-    started = time.monotonic()
-    yield
-    spent.append((title, time.monotonic() - started))
-
-
-def assay(*arguments: str, quiet: bool = False) -> str:
-    """Run one command as a person would; its output is shown unless it is data for the next step."""
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    if not quiet:
-        console.print(f"$ assay {' '.join(arguments)}", style="dim")
-    done = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)
-    if done.returncode != 0:
-        raise AssayError(f"`assay {' '.join(arguments)}` failed (exit {done.returncode}); see above")
-    return (done.stdout or "").strip()
-
-
-def make_trust_root(line: Line) -> Path:
-    """The demo's own trust root beside the home: a throwaway reviewer key and the line of the log key."""
-    trust = line.settings.trust_root
-    reviewer = trust.parent / REVIEWER
-    if not reviewer.exists():
-        trust.parent.mkdir(parents=True, exist_ok=True)
-        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", REVIEWER, "-f", str(reviewer)]
-        subprocess.run(make, check=True)
-    public = reviewer.with_suffix(".pub").read_text().strip()
-    log_line = assay("init", quiet=True)
-    trust.write_text(f'{REVIEWER} namespaces="assay-approval-v1,assay-root-cause-v1" {public}\n{log_line}\n')
-    return reviewer
 
 
 def demo_tools(line: Line) -> Path:
@@ -70,34 +41,6 @@ def demo_tools(line: Line) -> Path:
     path = line.home / "demo-tools.jsonl"
     path.write_text("".join(tool_catalogue()[name].model_dump_json() + "\n" for name in TOOLS))
     return path
-
-
-def live_release(line: Line, product: str, environment: str) -> str | None:
-    return live_releases(line.log.records()).get((product, environment))
-
-
-def pending(line: Line) -> list[str]:
-    """The product's releases that wait for approval, oldest first."""
-    waiting = json.loads(assay("pending", "--json", quiet=True))
-    return [release for release in waiting if line.store.get_manifest(release, ReleaseManifest).product == PRODUCT]
-
-
-def wait_for_promotion(line: Line, release: str, environment: str, minutes: float = 5) -> None:
-    """Until the approvals sensor has promoted the release; the audit log tells each step."""
-    seen = len(line.log.records())
-    deadline = time.monotonic() + minutes * 60
-    while live_release(line, PRODUCT, environment) != release:
-        records = line.log.records()
-        for record in records[seen:]:
-            console.print(f"  {record.event}: {record.body.get('outcome') or record.body.get('release') or ''}")
-            if record.event == "canary.recorded" and record.body.get("outcome") == "fail":
-                raise AssayError("the canary failed; the champion stays. See the audit log")
-        seen = len(records)
-        if time.monotonic() > deadline:
-            raise AssayError(
-                f"no promotion after {minutes:g} minutes: see the run in the Dagster UI and {line.home / 'logs'}"
-            )
-        time.sleep(1)
 
 
 def summary(line: Line, release_id: str, answer: dict[str, Any]) -> None:
@@ -175,8 +118,8 @@ def main() -> None:
     try:
         with part("Data, training, evaluation, gate (Dagster; done work is skipped)"):
             assay("run", PRODUCT)
-        waiting = pending(line)
-        candidate = waiting[-1] if waiting else live_release(line, PRODUCT, product.environment)
+        waiting = pending(line, PRODUCT)
+        candidate = waiting[-1] if waiting else live_release(line, product)
         if candidate is None:
             raise AssayError("the gate did not promote the candidate, so there is nothing to approve: see above")
         with part("Standing system: Dagster, MLflow, vLLM, gateway"):
@@ -184,7 +127,7 @@ def main() -> None:
         with part("Approval by signature, then promotion by the sensor: challenger, canary, champion"):
             if waiting:
                 assay("approve", candidate, "--key", str(reviewer), "--as", REVIEWER)
-            wait_for_promotion(line, candidate, product.environment)
+            wait_for_promotion(line, product, candidate)
             console.print(f"live: {candidate}")
         with part("An answer through the gateway"):
             os.environ["ASSAY_API_KEY"] = assay("key", "create", product.tenant, quiet=True)
@@ -195,11 +138,7 @@ def main() -> None:
         with part("Stopping the servers"):
             assay("down")
     summary(line, candidate, answer)
-    table = Table("part", "seconds", box=None)
-    for title, seconds in spent:
-        table.add_row(title, f"{seconds:.0f}")
-    console.print(table)
-    console.print(f"done in {(time.monotonic() - started) / 60:.1f} minutes (set-up not counted)", style="bold")
+    show_times(started)
 
 
 if __name__ == "__main__":

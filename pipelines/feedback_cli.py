@@ -12,7 +12,7 @@ from pipelines.wiring import Line
 
 app = typer.Typer(no_args_is_help=True, help="What people say of answers.")
 
-Name = Annotated[str, typer.Argument(help="The feedback's id, or how it begins.")]
+Names = Annotated[list[str], typer.Argument(help="The feedback's id, or how it begins; several are decided alike.")]
 Why = Annotated[str, typer.Option("--reason", help="Why. It stays in the audit log: no personal data.")]
 
 
@@ -80,8 +80,8 @@ def queue(product: ProductName, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
-def accept(product: ProductName, feedback: Name, reason: Why) -> None:
-    """Let a correction be learned from: the next run takes it in where the product names its feedback as a source.
+def accept(product: ProductName, feedback: Names, reason: Why) -> None:
+    """Let corrections be learned from: the next run takes it in where the product names its feedback as a source.
 
     Example: assay feedback accept billing-assistant feedback-4f1c --reason "checked with the price list"
     """
@@ -89,8 +89,8 @@ def accept(product: ProductName, feedback: Name, reason: Why) -> None:
 
 
 @app.command()
-def reject(product: ProductName, feedback: Name, reason: Why) -> None:
-    """Keep a correction out of what is learned; also one that was accepted before, or a reviewer's own.
+def reject(product: ProductName, feedback: Names, reason: Why) -> None:
+    """Keep corrections out of what is learned; also ones that were accepted before, or a reviewer's own.
 
     Example: assay feedback reject billing-assistant feedback-4f1c --reason "the answer was right"
     """
@@ -113,12 +113,13 @@ def collect() -> None:
     console.print(f"{done['kept']} kept, {done['left']} left out, {done['waits']} wait on")
 
 
-def _decide(product: str, name: str, accepts: bool, reason: str) -> None:
+def _decide(product: str, names: list[str], accepts: bool, reason: str) -> None:
     from pipelines.stages.signals.adjudication import decide
 
-    if not name:
+    if not all(names):
         raise BadInput("name the feedback: `assay feedback queue PRODUCT` lists what waits")
     line = Line()
-    record = decide(line, line.product(product).name, name, accepts, reason, person())
     word = "accepted" if accepts else "rejected"
-    console.print(f"{word}: {record.body['feedback']} (audit record {record.sequence})")
+    for name in names:
+        record = decide(line, line.product(product).name, name, accepts, reason, person())
+        console.print(f"{word}: {record.body['feedback']} (audit record {record.sequence})")

@@ -64,7 +64,8 @@ def _lines(it: "Overview") -> Iterator[tuple[str, str]]:
     if it.cost:
         amount = "" if it.cost.total is None else f"; {it.cost.total:.2f} {it.currency}"
         minutes = f"{it.cost.gpu_minutes:.1f} GPU min, {it.cost.cpu_minutes:.1f} CPU min"
-        yield "this month", f"{it.cost.runs} runs, {minutes}; {it.cost.requests:,} requests{amount}"
+        served = f"{it.cost.requests:,} requests; {it.cost.gib_hours:.2f} GiB h"
+        yield "this month", f"{it.cost.runs} runs, {minutes}; {served}{amount}"
     else:
         yield "this month", "no use"
     for name, address in it.links.items():

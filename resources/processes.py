@@ -13,14 +13,15 @@ PROGRAM = "ASSAY_PROGRAM"
 """Beside the mark: which of the owner's programs."""
 
 
-def title(owner: str) -> str:
+def title(owner: str, program: str) -> str:
     """The beginning of a titled process's command line. ``owner`` is the supervisor's run folder."""
-    return f"assay-{hex_of(sha256_bytes(owner.encode()))[:12]}"
+    return f"{_of(owner)}{program}"
 
 
-def titled(owner: str) -> list[psutil.Process]:
-    """Processes that carry the owner's title: the parts of a model server."""
-    return _others(lambda process: "".join(process.cmdline()[:1]).startswith(f"{title(owner)}::"))
+def titled(owner: str, program: str = "") -> list[psutil.Process]:
+    """Processes that carry the owner's title: the parts of its model servers, or of one."""
+    start = f"{title(owner, program)}::" if program else _of(owner)
+    return _others(lambda process: "".join(process.cmdline()[:1]).startswith(start))
 
 
 def owned(owner: str) -> list[psutil.Process]:
@@ -49,6 +50,10 @@ def end(processes: list[psutil.Process], seconds: float = 10) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(stubborn, timeout=5)
+
+
+def _of(owner: str) -> str:
+    return f"assay-{hex_of(sha256_bytes(owner.encode()))[:12]}-"
 
 
 def _others(wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:

@@ -60,6 +60,16 @@ def standing_programs(
             with_the_rest=False,
         ),
         Program(
+            name="merged",
+            command=(sys.executable, "-m", "resources.vllm_launcher", str(home / "merged" / "plan.json")),
+            port=ports["merged"],
+            setting="ASSAY_MERGED_PORT",
+            health="/health",
+            environment=environment,
+            with_the_rest=False,
+            optional=True,
+        ),
+        Program(
             name="gateway",
             command=(
                 *(sys.executable, "-m", "uvicorn", "pipelines.wiring:gateway_app", "--factory"),

@@ -37,6 +37,8 @@ class Program(Frozen):
     environment: dict[str, str] = {}
     with_the_rest: bool = True
     """Started by a plain ``up``; a program that has no work yet is started by who needs it."""
+    optional: bool = False
+    """Most installations never need it: `status` tells of it once it was started."""
 
 
 class ProgramStatus(Frozen):
@@ -116,9 +118,10 @@ class Supervisor:
         return self._info().get(name, {}).get("pid") or None
 
     def status(self) -> list[ProgramStatus]:
-        """Every program with its state and, asked over HTTP, its health."""
+        """Every program with its state and, asked over HTTP, its health; optional ones unless they are stopped."""
         info = self._info()
-        return [_status(program, info.get(program.name, {})) for program in self.programs.values()]
+        found = [(program, _status(program, info.get(program.name, {}))) for program in self.programs.values()]
+        return [status for program, status in found if not (program.optional and status.state == "STOPPED")]
 
     def log_tail(self, name: str, lines: int = 15) -> str:
         path = self.logs / f"{name}.log"

@@ -10,7 +10,7 @@ from filelock import FileLock
 from data_contracts.digests import Digest
 from data_contracts.frozen import Frozen
 from data_contracts.rollbacks import Saw
-from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
+from data_contracts.traces import Position, Residence, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
 from resources.database import Database, PostgresDatabase, SqliteDatabase, Value, column, number
 from resources.durable_spool import LIMIT, DurableSpool
 from resources.sqlite import connect
@@ -30,6 +30,10 @@ create table if not exists shadows (
   trace_id text primary key, time bigint not null, product text not null, body text not null
 );
 create index if not exists shadows_product on shadows (product, time);
+create table if not exists residences (
+  tenant text not null, product text not null, time bigint not null, byte_seconds bigint not null,
+  primary key (product, tenant, time)
+);
 create table if not exists traffic_windows (
   release text not null, shape text not null, number bigint not null, body text not null,
   primary key (release, shape, number)
@@ -43,10 +47,11 @@ _FIRST = Position(_EPOCH, "")
 
 
 class Spooled(Frozen):
-    """A line of the spool: one of both."""
+    """A line of the spool: one of these."""
 
     trace: Trace | None = None
     shadow: ShadowTrace | None = None
+    residence: Residence | None = None
 
 
 class SqlTraces:
@@ -74,6 +79,10 @@ class SqlTraces:
     def add_shadow(self, shadow: ShadowTrace) -> None:
         self.resume()
         self.spool.add(Spooled(shadow=shadow))
+
+    def add_residence(self, residence: Residence) -> None:
+        self.resume()
+        self.spool.add(Spooled(residence=residence))
 
     def flush(self, seconds: float = 30) -> bool:
         return self.spool.flush(seconds)
@@ -175,20 +184,35 @@ class SqlTraces:
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
         bounds = [("time >= ?", since), ("time < ?", until)]
         where = " and ".join(condition for condition, time in bounds if time)
+        of = f"{f'where {where} ' if where else ''}group by tenant, product"
+        times = [_micros(time) for _, time in bounds if time]
         with self.database.session() as session:
             rows = session.query(
-                "select tenant, product, count(*), sum(prompt_tokens), sum(completion_tokens) from traces "
-                f"{f'where {where} ' if where else ''}group by tenant, product",
-                [_micros(time) for _, time in bounds if time],
+                "select tenant, product, sum(n), sum(i), sum(o), sum(b) from ("
+                "select tenant, product, count(*) as n, sum(prompt_tokens) as i, sum(completion_tokens) as o, 0 as b "
+                f"from traces {of} union all "
+                f"select tenant, product, 0, 0, 0, sum(byte_seconds) from residences {of}"
+                ") as used group by tenant, product",
+                times * 2,
             )
         return [
-            Usage(tenant=t, product=p, requests=n, prompt_tokens=int(i), completion_tokens=int(o))
-            for t, p, n, i, o in rows
+            Usage(
+                tenant=tenant,
+                product=product,
+                requests=int(requests),
+                prompt_tokens=int(prompts),
+                completion_tokens=int(answers),
+                byte_seconds=int(memory),
+            )
+            for tenant, product, requests, prompts, answers, memory in rows
         ]
 
     def products(self) -> list[str]:
         with self.database.session() as session:
-            rows = session.query("select product from traces union select product from shadows order by 1")
+            rows = session.query(
+                "select product from traces union select product from shadows "
+                "union select product from residences order by 1"
+            )
         return [product for (product,) in rows]
 
     def older(self, product: str, traces: datetime, shadows: datetime) -> tuple[int, int]:
@@ -199,7 +223,9 @@ class SqlTraces:
         )
 
     def delete(self, product: str, traces: datetime, shadows: datetime) -> None:
-        """In many short transactions: who writes waits for one at most."""
+        """In many short transactions: who writes waits for one at most. Residences go as traces do."""
+        with self.database.session() as session:
+            session.query("delete from residences where product = ? and time < ?", (product, _micros(traces)))
         while any(self.older(product, traces, shadows)):
             for table, time in (("traces", traces), ("shadows", shadows)):
                 some = f"select trace_id from {table} where product = ? and time < ? limit {_AT_ONCE}"
@@ -212,6 +238,7 @@ class SqlTraces:
         with self.database.session() as session:
             new = session.insert("traces", list(_rows(traces)))
             new += session.insert("shadows", list(_shadow_rows(each.shadow for each in kept if each.shadow)))
+            new += session.insert("residences", [_residence_row(each.residence) for each in kept if each.residence])
         self._tally.count(segment, traces)
         return new
 
@@ -281,6 +308,10 @@ def _rows(traces: Iterable[Trace]) -> Iterator[tuple[Value, ...]]:
 def _shadow_rows(shadows: Iterable[ShadowTrace]) -> Iterator[tuple[Value, ...]]:
     for each in shadows:
         yield each.trace_id, _micros(each.time), each.product, each.model_dump_json()
+
+
+def _residence_row(each: Residence) -> tuple[Value, ...]:
+    return each.tenant, each.product, _micros(each.time), each.byte_seconds
 
 
 def _micros(time: datetime) -> int:

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from data_contracts.digests import tree_digest, tree_files
-from resources.processes import MARK, end, title, titled
+from resources.processes import MARK, PROGRAM, end, title, titled
 
 
 def main(plan_file: Path) -> None:
-    owner = os.environ[MARK]
-    end(titled(owner))  # vLLM's engine is a process of its own and outlives a kill of its server
+    owner, program = os.environ[MARK], os.environ[PROGRAM]
+    end(titled(owner, program))  # vLLM's engine is a process of its own and outlives a kill of its server
     plan = json.loads(plan_file.read_bytes())
     for tree, folder in plan["trees"].items():
         found = tree_digest(tree_files(Path(folder)))
@@ -25,7 +25,7 @@ def main(plan_file: Path) -> None:
     model = argv[argv.index("--model") + 1]
     if plan["trees"].get(plan["base"]["tree"]) != model:
         sys.exit(f"refusing to serve {model}: it is not the base that was recorded; remove {plan_file} and reconcile")
-    os.execve(argv[0], argv, os.environ | plan["env"] | {"VLLM_PROCESS_NAME_PREFIX": title(owner)})
+    os.execve(argv[0], argv, os.environ | plan["env"] | {"VLLM_PROCESS_NAME_PREFIX": title(owner, program)})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Every hour: has traffic drifted? A recorded decision to retrain, and nothing else, starts the line by itself."""
+"""When the policy says so: has traffic drifted? A recorded decision to retrain, and nothing else, starts the line by
+itself."""
 
 import dagster as dg
 
 from assets.groups import PRODUCTS
 from pipelines.automation import jobs
 from pipelines.automation.causes import Cause, asked, cursor_of
+from pipelines.settings import Settings
 from pipelines.stages.signals.drift import is_recorded
 from pipelines.stages.signals.policy import load_policy
 from pipelines.stages.signals.retrain_decision import is_released
@@ -12,13 +14,17 @@ from pipelines.stages.signals.traces import traffic
 from pipelines.wiring import Line
 
 
-@dg.schedule(job=jobs.signals, cron_schedule="13 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+@dg.schedule(
+    job=jobs.signals,
+    cron_schedule=load_policy(Settings().signals).check,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
 def drift_check(
     context: dg.ScheduleEvaluationContext, line: dg.ResourceParam[Line]
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Look at the products whose traffic has a whole new window since the last look, or whose held retraining is free
     again."""
-    policy = load_policy()
+    policy = line.signal_policy
     now = context.scheduled_execution_time
     due = [
         product

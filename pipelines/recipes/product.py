@@ -148,7 +148,7 @@ class Canary(Frozen):
     rollout: Rollout | None = None
 
 
-Placement = Literal["pinned", "dynamic"]
+Placement = Literal["merged", "pinned", "dynamic"]
 
 
 class Filter(Frozen):
@@ -172,7 +172,8 @@ class Serving(Frozen):
     """What the product needs of its vLLM server and gateway. Part of what a reviewer approves."""
 
     placement: Placement = "dynamic"
-    """Whether the live adapter stays loaded whatever else is asked for, or leaves when it is the longest unused."""
+    """Whether the live adapter stays loaded whatever else is asked for, or leaves when it is the longest unused;
+    ``merged``: the live release's merged weights have a server of their own, once they are exported."""
     max_model_len: int = Field(default=2048, ge=256)
     max_tokens: int = Field(default=96, ge=1)
     base_as_fallback: bool = True
@@ -181,12 +182,33 @@ class Serving(Frozen):
     canary: Canary = Canary()
 
 
+class KeptJudge(Frozen):
+    """A judge model that grades the answers that are kept in words: the server at ``url`` (OpenAI's API, up to
+    ``/v1``) gets their scrubbed text. ``task`` is a file of ``evals/judges`` or a YAML, ``criteria`` what it is told
+    of a good answer; from the score ``passes`` on an answer is good."""
+
+    url: str = Field(pattern=r"^https?://")
+    model: str = Field(min_length=1)
+    key_env: str = ""
+    """The environment variable that holds the server's key, if it wants one."""
+    task: str = "reply-quality"
+    criteria: str = Field(min_length=1)
+    passes: float = Field(default=0.75, gt=0, le=1)
+
+
 class Keep(Frozen):
     """What the gateway keeps of answers beside their traces. A product without it keeps no words and takes no
     feedback. No part of what a reviewer approves."""
 
     share: float = Field(default=0.0, ge=0, le=1)
     """Of its answers, those whose words are kept, scrubbed by the product's data policy."""
+    judge: KeptJudge | None = None
+
+    @model_validator(mode="after")
+    def _has_what_is_judged(self) -> "Keep":
+        if self.judge is not None and not self.share:
+            raise ValueError("keep: a judge reads answers that are kept in words: name a share above 0")
+        return self
 
 
 class Desk(Frozen):
@@ -278,6 +300,10 @@ class Product(Frozen):
     def planted(self) -> Planted | None:
         """The canaries among its rows, if any."""
         return next(filter(None, (Planted.by(source.url) for source in self.sources)), None)
+
+    def learns_from_feedback(self) -> bool:
+        """Whether corrections of its own answers are among its sources."""
+        return any(source.url.startswith(f"feedback://{self.name}?") for source in self.sources)
 
     def file(self, kind: FileKind, name: str) -> Path:
         """Where a file that the product names lies: by name, or by a path that starts at the repository. Raises

@@ -11,12 +11,13 @@ from pydantic import JsonValue
 from data_contracts.chain import AuditRecord, EventKind
 from data_contracts.digests import Digest
 from data_contracts.feedback import Exchange, Feedback, Sealed
-from data_contracts.manifests import SignedHead
+from data_contracts.manifests import ExportManifest, SignedHead
 from data_contracts.rollbacks import Saw
 from data_contracts.runs import Outcome, RunRecord
 from data_contracts.store import ArtifactStore
-from data_contracts.traces import Position, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
+from data_contracts.traces import Position, Residence, SealedWindow, ShadowTrace, Trace, TraceCounts, Usage
 from evals.protocols import Answers, JudgeModel, ModelServer
+from pipelines.recipes.product import KeptJudge
 from pipelines.stages.data.protocols import (
     BatchEngine,
     DatasetStore,
@@ -213,8 +214,11 @@ class TraceStore(Protocol):
         ...
 
     def usage(self, since: datetime | None, until: datetime | None) -> list[Usage]:
-        """By tenant and product, of requests that ended at ``since`` or later, and before ``until``."""
+        """By tenant and product, of requests that ended at ``since`` or later, and before ``until``; of adapters by
+        when their residence was written."""
         ...
+
+    def add_residence(self, residence: Residence) -> None: ...
 
     def add_shadow(self, shadow: ShadowTrace) -> None: ...
     def shadows(self, product: str, since: datetime) -> list[ShadowTrace]:
@@ -265,6 +269,10 @@ class FeedbackStore(Protocol):
 
     def feedback(self, product: str, since: datetime, until: datetime) -> list[Feedback]:
         """What was said at ``since`` or later, and before ``until``, the oldest first."""
+        ...
+
+    def corrected(self, product: str, since: datetime, until: datetime) -> int:
+        """Of how many answers somebody said in that time what they should have been."""
         ...
 
     def products(self) -> list[str]:
@@ -328,6 +336,34 @@ class Runs(Protocol):
         ...
 
 
+class MergedReplica(Protocol):
+    """A model server for the merged weights of one release."""
+
+    def serve(self, export: ExportManifest) -> None:
+        """Verify the weights and serve them in place of others; returns when they answer. Raises `Refused`, `Tampered`,
+        `Missing`, `Shredded` or `Unavailable`."""
+        ...
+
+    def serves(self, export: ExportManifest) -> bool:
+        """Whether it answers with these now."""
+        ...
+
+    def running(self) -> bool: ...
+    def stop(self) -> None:
+        """Safe to repeat."""
+        ...
+
+    def export_of(self, release: Digest) -> tuple[Digest, str] | None:
+        """The export that can be asked for this release, and the name to ask for; cheap, and it may be down."""
+        ...
+
+    def held(self) -> tuple[Digest, int] | None:
+        """The release whose weights are there, and the bytes that their server takes."""
+        ...
+
+    def url(self) -> str: ...
+
+
 class Parts(Protocol):
     """All adapters of one installation; `pipelines.wiring.Line` is the real one."""
 
@@ -375,9 +411,15 @@ class Parts(Protocol):
     @property
     def server(self) -> ModelServer: ...
     @property
+    def merged(self) -> MergedReplica: ...
+    @property
     def answers(self) -> Answers: ...
     @property
     def judge(self) -> JudgeModel | None: ...
+    def judge_of(self, named: KeptJudge) -> JudgeModel:
+        """The judge that a product names for its live answers. Raises `BadInput`."""
+        ...
+
     @property
     def traces(self) -> TraceStore: ...
     @property

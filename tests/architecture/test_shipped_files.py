@@ -31,6 +31,10 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "evals/suites": load_suite,
     "pipelines/launchers": load_place,
     "pipelines/distillation": load_distillation,
+    "pipelines/loop/gate.yaml": load_gate_policy,
+    "pipelines/loop/products": lambda path: load_product(str(path)),
+    "pipelines/loop/recipe.yaml": load_recipe,
+    "pipelines/loop/signals.yaml": load_signal_policy,
     "pipelines/products": lambda path: load_product(str(path)),
     "pipelines/recipes": load_recipe,
     "pipelines/searches": load_search,
@@ -45,9 +49,14 @@ SHIPPED = [
 ]
 
 
+def load(path: Path, file: Path) -> object:
+    """As what is shipped as ``path``: by its folder, or by itself where a folder holds several kinds."""
+    return (LOADERS.get(path.as_posix()) or LOADERS[path.parent.as_posix()])(file)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=str)
 def test_it_loads(path: Path) -> None:
-    LOADERS[path.parent.as_posix()](ROOT / path)
+    load(path, ROOT / path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=str)
@@ -57,7 +66,7 @@ def test_an_unknown_key_is_refused(path: Path, tmp_path: Path) -> None:
     changed.write_text(yaml.safe_dump(document))
 
     with pytest.raises(Exception, match=r"(?i)colour"):
-        LOADERS[path.parent.as_posix()](changed)
+        load(path, changed)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines/products").glob("*.yaml")), ids=lambda path: path.stem)

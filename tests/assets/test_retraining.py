@@ -1,6 +1,10 @@
 """Only a recorded decision to retrain starts the line, and starts it once."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import yaml
@@ -8,14 +12,17 @@ import yaml
 from assets import signals
 from assets.groups import PRODUCTS
 from pipelines.automation.retraining import drift_check, retraining
+from pipelines.stages.signals.adjudication import decide
+from pipelines.stages.signals.drift import DriftReport
 from pipelines.stages.signals.freeze import freeze_file
-from pipelines.stages.signals.policy import load_policy
+from pipelines.stages.signals.policy import POLICY, load_policy
 from pipelines.stages.signals.retrain_decision import newest_decision
 from tests.assets.conftest import PRODUCT, Runner
+from tests.support.feedback import make_exchange, make_feedback
 from tests.support.line import SmallLine
 from tests.unit.signals.test_drift import answers
 
-SIGNALS = [signals.traces, signals.exchanges, signals.drift, signals.retrain_decision]
+SIGNALS = [signals.traces, signals.exchanges, signals.judged, signals.drift, signals.retrain_decision]
 
 
 def answered(small: SmallLine, release: str, count: int, day: int, tool: str | None) -> None:
@@ -94,6 +101,58 @@ def test_a_frozen_retraining_starts_when_the_freeze_is_over(run: Runner) -> None
     assert run(SIGNALS).success
     assert len(decided(run)) == 1
     assert due(run) == []
+
+
+def test_a_retraining_waits_for_whoever_looks_at_the_corrections_that_it_would_learn_from(run: Runner) -> None:
+    parts, policy = run.small.parts, load_policy()
+    release = run.small.live().digest
+    path = parts.settings.products / f"{PRODUCT}.yaml"
+    values = yaml.safe_load(path.read_text())
+    source = {"url": f"feedback://{PRODUCT}?kind=sft", "contract": "feedback-conversations"}
+    path.write_text(yaml.safe_dump(values | {"sources": [*values["sources"], source]}))
+    answered(run.small, release, policy.window, 0, "get_invoice")
+    answered(run.small, release, policy.window * policy.windows, 10, "issue_refund")
+    for name, trace in (("f1", "t1"), ("f2", "t2")):
+        parts.feedback.add(make_feedback(name, product=PRODUCT, trace_id=trace, correction="On the 2nd."))
+        parts.feedback.add_exchange(make_exchange(trace, product=PRODUCT, subject="ann"))
+    assert parts.feedback.flush()
+    assert run(SIGNALS).success
+    assert decided(run) == [], "nobody has looked at them"
+    held = newest_decision(parts.log.records(), PRODUCT)
+    assert held is not None
+    assert (held.body["decision"], held.body["held_by"]) == ("hold", "adjudication")
+    decide(parts, PRODUCT, "f1", True, "checked", "cli:bea")
+    assert due(run) == [], "one waits"
+    decide(parts, PRODUCT, "f2", False, "the answer was right", "cli:bea")
+    assert due(run) == [PRODUCT]
+    assert run(SIGNALS).success
+    assert len(decided(run)) == 1
+
+
+def test_a_policy_of_ones_own_says_how_much_is_looked_at_and_when(run: Runner, tmp_path: Path) -> None:
+    path = tmp_path / "signals.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(POLICY.read_text()) | {"window": 24, "check": "* * * * *"}))
+    run.small.parts.settings = run.small.parts.settings.model_copy(update={"signals": path})
+    release = run.small.live().digest
+    answered(run.small, release, 24, 0, "get_invoice")
+    assert run(SIGNALS).success
+    assert due(run) == [], "nothing new since"
+    answered(run.small, release, 24, 1, "get_invoice")
+    assert due(run) == [PRODUCT], "a whole window of the policy"
+    assert run(SIGNALS).success
+    newest = newest_decision(run.small.parts.log.records(), PRODUCT)
+    assert newest is not None
+    report = run.small.parts.store.get_manifest(str(newest.body["drift"]), DriftReport)
+    assert report.policy == load_policy(path).digest
+    code = "from pipelines.automation.retraining import drift_check; print(drift_check.cron_schedule)"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"ASSAY_SIGNALS": str(path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "* * * * *"
 
 
 def test_stable_traffic_starts_nothing(run: Runner) -> None:

@@ -16,7 +16,7 @@ from tests.support.ports import free_ports
 def tiny_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """An installation of its own, with free ports; everything it started is stopped at the end."""
     home = tmp_path_factory.mktemp("line")
-    gateway, vllm, mlflow, dagster = free_ports(4)
+    gateway, vllm, merged, mlflow, dagster = free_ports(5)
     line = Line(
         Settings(
             home=home,
@@ -27,6 +27,7 @@ def tiny_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
             reconcile_seconds=1,
             gateway_port=gateway,
             vllm_port=vllm,
+            merged_port=merged,
             mlflow_port=mlflow,
             dagster_port=dagster,
         )

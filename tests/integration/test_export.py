@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from data_contracts.digests import Digest, tree_files
-from data_contracts.errors import AssayError, BadInput, Refused
+from data_contracts.errors import AssayError, BadInput, Missing, Refused
 from data_contracts.manifests import ExportManifest
 from evals.decoding import as_served
 from evals.protocols import ChatModel, Question
@@ -63,9 +63,25 @@ def files_link(place: ExportLine, folder: Path) -> tuple[str, str]:
     return next((link.status, link.detail) for link in links if link.name == "files")
 
 
+def test_what_is_to_be_served_merged_is_kept_in_the_store_sealed_for_the_tenant(
+    place: ExportLine, tmp_path: Path
+) -> None:
+    line, store = place.line, place.line.parts.store
+    serving = line.product.serving.model_copy(update={"placement": "merged"})
+    product = line.product.model_copy(update={"serving": serving})
+    found = export(line.parts, product, place.release.digest, MergedModel(), tmp_path / "out", ITEMS, lambda *_: None)
+    written = tree_files(tmp_path / "out")
+    with store.opened(found.tree) as folder:
+        assert tree_files(folder) == {
+            name: written[name] for name in written if name not in ("export.json", "model.sig")
+        }
+    with pytest.raises(Missing, match="only sealed for a tenant"):
+        store.tree(found.tree)
+
+
 def test_a_merged_release_is_the_release_in_one_folder(place: ExportLine, merged: Path, tmp_path: Path) -> None:
     manifest = ExportManifest.model_validate_json((merged / "export.json").read_bytes())
-    assert exported(place)[0] == manifest.digest
+    assert manifest.digest in exported(place)
     assert place.line.parts.store.get_manifest(manifest.digest, ExportManifest) == manifest
     assert (manifest.release, manifest.format) == (place.release.digest, "merged")
     (found,) = manifest.agreement

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
@@ -17,56 +16,19 @@ import yaml
 from data_contracts.digests import Digest
 from data_contracts.manifests import BaseManifest, ReleaseManifest
 from data_contracts.verdicts import CanaryVerdict
-from pipelines.recipes.product import Product, Rollout
+from pipelines.recipes.product import Rollout
 from pipelines.stages.release import rollout
 from pipelines.stages.release.shadow import begin_shadow, end_shadow
-from pipelines.stages.serve.routes import challenging, read_routes
+from pipelines.stages.serve.routes import challenging
 from pipelines.stages.serve.tenants import create_key
 from pipelines.wiring import Line
 from resources.adapters import served_name
 from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_adapter
 from tests.support.serving import chain, registered, tiny_product
+from tests.support.swapping import QUESTION, Gateway, Traffic
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning")
-
-QUESTION = [{"role": "user", "content": "where is my invoice?"}]
-
-
-class Seen(NamedTuple):
-    began: float
-    ended: float
-    release: Digest | None
-    text: str
-
-
-class Gateway(NamedTuple):
-    line: Line
-    product: Product
-    client: httpx.Client
-    releases: tuple[Digest, Digest]
-
-    def ask(self, stream: bool = False) -> Seen:
-        began = time.monotonic()
-        body = {"model": self.product.name, "messages": QUESTION, "max_tokens": 12, "stream": stream}
-        answer = self.client.post("/v1/chat/completions", json=body)
-        assert answer.status_code == 200, answer.text
-        if not stream:
-            whole = answer.json()
-            return Seen(began, time.monotonic(), whole["assay"]["release"], whole["choices"][0]["message"]["content"])
-        events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
-        assert events[-1] == "[DONE]", answer.text[-300:]
-        chunks = [json.loads(event) for event in events[:-1]]
-        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-        return Seen(began, time.monotonic(), chunks[0]["assay"]["release"], text)
-
-    def promote(self, release: Digest | None, event: str = "promotion.recorded") -> None:
-        """Only the log is written: the gateway's reconciler does the rest."""
-        chain(self.line, self.product, release, event)
-        deadline = time.monotonic() + 60
-        while (route := read_routes(self.line.home).of(self.product.name)) is None or route.champion != release:
-            assert time.monotonic() < deadline, self.line.supervisor.log_tail("gateway")
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -92,44 +54,10 @@ def gateway(
 
 
 @pytest.fixture
-def traffic(gateway: Gateway) -> Iterator["Traffic"]:
+def traffic(gateway: Gateway) -> Iterator[Traffic]:
     running = Traffic(gateway)
     yield running
     running.stop()
-
-
-class Traffic:
-    """Four clients that ask without pause, two of them streaming."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        self.seen: list[list[Seen]] = [[] for _ in range(4)]
-        self.errors: list[BaseException] = []
-        self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(4)]
-        for thread in self.threads:
-            thread.start()
-
-    def _ask(self, number: int) -> None:
-        while not self.stopping.is_set():
-            try:
-                self.seen[number].append(self.gateway.ask(stream=number % 2 == 0))
-            except BaseException as error:
-                self.errors.append(error)
-                return
-
-    def wait_for_more(self, each: int = 4) -> None:
-        counts = [len(seen) for seen in self.seen]
-        deadline = time.monotonic() + 120
-        while any(len(seen) < count + each for seen, count in zip(self.seen, counts, strict=True)):
-            assert not self.errors, self.errors
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join()
 
 
 def test_a_swap_and_a_rollback_lose_no_request_and_change_once(gateway: Gateway, request: Any) -> None:

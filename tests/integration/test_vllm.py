@@ -19,7 +19,8 @@ from data_contracts.manifests import BaseManifest
 from pipelines.wiring import Line
 from resources.adapters import served_name
 from resources.processes import titled
-from resources.vllm_server import ROOT, VllmServer
+from resources.vllm_program import ROOT
+from resources.vllm_server import VllmServer
 from tests.support.adapters import tiny_adapter, write_adapter
 from tests.support.dashboards import dashboard, exported, expressions, named
 from tests.support.leaks import asking, leaks

@@ -26,6 +26,7 @@ from tests.support.line import FakeServer, SmallLine
 from tests.support.pieces import NAME
 from tests.support.registry import FakeRegistry
 from tests.support.search import traces_of
+from tests.support.serving import FakeMerged
 
 PERSON = "C-10442"
 MARK = "quuxfrobnitz"
@@ -209,7 +210,8 @@ def opened(folder: Path) -> tuple[Line, Product]:
     parts = Line(
         Settings(home=folder / "home", trust_root=folder / "trust" / "allowed_signers", products=folder / "products")
     )
-    parts.__dict__.update(server=FakeServer(), registry=KeptRegistry(folder / "registry.json"), pii=QuickAnalyzer())
+    registry = KeptRegistry(folder / "registry.json")
+    parts.__dict__.update(server=FakeServer(), merged=FakeMerged(), registry=registry, pii=QuickAnalyzer())
     return parts, parts.product(NAME)
 
 

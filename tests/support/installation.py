@@ -85,7 +85,7 @@ class Installation:
 
 def settings_in(folder: Path, **more: str) -> dict[str, str]:
     """Home and trust root below ``folder``, and ports that are free."""
-    names = ("gateway_port", "vllm_port", "mlflow_port", "dagster_port", "review_port")
+    names = ("gateway_port", "vllm_port", "mlflow_port", "dagster_port", "review_port", "merged_port")
     ports = zip(names, free_ports(len(names)), strict=True)
     trust_root = str(folder / "trust" / "allowed_signers")
     return {"home": str(folder / "home"), "trust_root": trust_root, **{k: str(port) for k, port in ports}, **more}

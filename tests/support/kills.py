@@ -156,6 +156,7 @@ class Standing:
         """Under load, in the midst of ``swap`` if there is one; returns when all is well again, or fails."""
         with self.clients() as clients:
             clients.wait_for_more()
+            until(lambda: self.runs(part), f"{part} ran")  # the one before may have taken it along
             (victim,) = self.processes(part)
             swap()
             victim.kill()
@@ -169,6 +170,12 @@ class Standing:
         after = [each for each in clients.seen if each.began > struck and each.release == self.champion() is not None]
         answered = min(each.ended for each in after) - struck
         return Kill(part, when, struck, answered, well - struck, clients.seen)
+
+    def runs(self, part: str) -> bool:
+        try:
+            return bool(self.processes(part))
+        except psutil.NoSuchProcess:
+            return False
 
     def runs_again(self, part: str, victim: psutil.Process) -> bool:
         try:

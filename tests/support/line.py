@@ -33,6 +33,7 @@ from pipelines.wiring import Line
 from resources.ssh_signatures import create_key, public_key, sign, signer_line
 from tests.support.pieces import NAME, make_base, make_data, write_adapter, write_product
 from tests.support.registry import FakeRegistry
+from tests.support.serving import FakeMerged
 
 REPORT = Report(html="<p>report</p>", markdown="report")
 ANSWER = words("hello")
@@ -58,6 +59,9 @@ class FakeServer:
 
     def name_of(self, weights: Digest) -> str:
         return weights
+
+    def slot_bytes(self) -> int:
+        return 1 << 30
 
     def pin(self, adapters: Mapping[str, Digest | None]) -> None:
         pass
@@ -116,7 +120,7 @@ class SmallLine:
     def _open(self) -> None:
         settings = Settings(home=self.folder / "home", trust_root=self.trust_root, products=self.folder / "products")
         self.parts = Line(settings)
-        self.parts.__dict__.update(server=self.server, registry=self.registry)
+        self.parts.__dict__.update(server=self.server, registry=self.registry, merged=FakeMerged())
 
     def key(self, name: str) -> Path:
         return self.folder / "reviewers" / name

@@ -116,15 +116,17 @@ class Clock:
 
 class Demo:
     """The line as the demo's first release leaves it, to be copied for each month. ``questions``: how many of the
-    demo's own there are; texts are read for their meaning once."""
+    demo's own there are; texts are read for their meaning once. The release goes live at ``began``."""
 
-    def __init__(self, folder: Path, questions: int = 1000) -> None:
+    def __init__(self, folder: Path, questions: int = 1000, began: datetime | None = None) -> None:
         self.line = SmallLine(folder, PRODUCT)
+        self.began = began or datetime.now(UTC)
+        home = self.line.parts.home
+        self.line.parts.__dict__["log"] = FileAuditLog(home / "chain", home / "keys" / "log_ed25519", Clock(self.began))
         self.known = list(_learned_questions())[:questions]
         self.new = list(_new_questions(96))
-        self.line.splits = _train_on(self.line, self.known)
+        self.line.splits = train_on(self.line, self.known)
         self.release = self.line.live()
-        self.began = datetime.now(UTC)
         self.readers = {
             "embedder": Remembering(SentenceEmbedder()),
             "language": LangidDetector(),
@@ -281,7 +283,7 @@ def _new_questions(count: int) -> Iterator[Asked]:
         yield Asked(asked, words(chance.choice(said["replies"]["not_offered"])))
 
 
-def _train_on(line: SmallLine, known: Sequence[Asked]) -> DatasetManifest:
+def train_on(line: SmallLine, known: Sequence[Asked]) -> DatasetManifest:
     """Splits whose training rows are these questions and answers, each with its label."""
     parts, tools = line.parts, tool_catalogue()
     people = list(load(parts, line.raw))

@@ -14,9 +14,16 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from data_contracts.digests import Digest, sha256_bytes
+from data_contracts.digests import Digest, hex_of, sha256_bytes
 from data_contracts.errors import Refused
-from data_contracts.manifests import BaseManifest, ModelManifest, ReleaseManifest, SignedHead
+from data_contracts.manifests import (
+    BaseManifest,
+    ExportManifest,
+    ModelManifest,
+    ReleaseManifest,
+    SignedHead,
+    SuiteAgreement,
+)
 from evals.answers import words
 from pipelines.recipes.product import Product
 from pipelines.stages.protocols import Moderator
@@ -130,6 +137,8 @@ class FakeVllm:
         """Names whose requests fail inside the server."""
         self.slow: set[str] = set()
         """Names whose whole answers wait as if `free` were not set."""
+        self.says: dict[str, str] = {}
+        """Its answer, by the last message."""
         self.garbage = ""
         """What it says instead of an answer, with status 200."""
         self.free = threading.Event()
@@ -159,6 +168,9 @@ class FakeVllm:
         pins = {product: weights for product, weights in (self.pins | adapters).items() if weights}
         refuse_more_pinned_than_fit(list(pins), self.residents)
         self.pins = pins
+
+    def slot_bytes(self) -> int:
+        return 1 << 30
 
     def unload(self, weights: Digest) -> None:
         self.names.discard(served_name(weights))
@@ -190,7 +202,7 @@ class FakeVllm:
         if self.garbage:
             return Response(f"data: {self.garbage}\n\n" if body["stream"] else self.garbage)
         trace = f"chatcmpl-{request.headers['x-request-id']}"
-        text = words(body["model"])
+        text = self.says.get(body["messages"][-1]["content"], words(body["model"]))
         end = "stop"
         if self.cuts > 0:
             self.cuts -= 1
@@ -251,6 +263,69 @@ def fake_vllm(server: FakeVllm) -> Iterator[FakeVllm]:
         yield server
 
 
+class FakeMerged:
+    """A server of merged weights that starts at once; ``server`` answers, once it is run."""
+
+    def __init__(self) -> None:
+        self.server = FakeVllm(BaseManifest(name="b", source="folder", licence="none", tree=ANY, parameters=1))
+        self.export: ExportManifest | None = None
+        self.served: list[Digest] = []
+
+    def serve(self, export: ExportManifest) -> None:
+        self.export, self.server.names = export, {merged_name(export)}
+        self.served.append(export.release)
+
+    def serves(self, export: ExportManifest) -> bool:
+        return self.export == export
+
+    def running(self) -> bool:
+        return self.export is not None
+
+    def stop(self) -> None:
+        self.export, self.server.names = None, set()
+
+    def export_of(self, release: Digest) -> tuple[Digest, str] | None:
+        if self.export is None or self.export.release != release:
+            return None
+        return self.export.digest, merged_name(self.export)
+
+    def held(self) -> tuple[Digest, int] | None:
+        return None if self.export is None else (self.export.release, 4 << 30)
+
+    def url(self) -> str:
+        return self.server.url()
+
+
+def merged_name(export: ExportManifest) -> str:
+    return f"merged-{hex_of(export.tree)}"
+
+
+def exported(parts: Any, release: Digest, folder: Path | None = None) -> ExportManifest:
+    """Its merged weights, the ``folder`` or one file, in the store and in the log."""
+    manifest = parts.store.get_manifest(release, ReleaseManifest)
+    if folder is None:
+        folder = parts.home / f"merged-{hex_of(release)}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_text(release)
+    export = ExportManifest(
+        product=manifest.product,
+        release=release,
+        format="merged",
+        base=manifest.base,
+        weights=manifest.weights,
+        template=manifest.template,
+        tree=parts.store.put_tree(folder, manifest.tenant),
+        tools={},
+        engine="made up",
+        agreement=(SuiteAgreement(suite="s", metric="exact", n=1, recorded=1, exported=1, differ=()),),
+        left_out=(),
+        public_key="none",
+    )
+    body = {"release": release, "export": parts.store.put_manifest(export), "format": "merged"}
+    parts.log.append("release.exported", manifest.product, body, actor="test")
+    return export
+
+
 class FakeParts:
     """Real store, log, locks and traces in a folder; a registry in memory; any model server."""
 
@@ -269,3 +344,4 @@ class FakeParts:
         self.base = BaseManifest(name="b", source="folder", licence="none", tree=ANY, parameters=1)
         self.store.put_manifest(self.base)
         self.server: Any = FakeVllm(self.base)
+        self.merged: Any = FakeMerged()

@@ -19,7 +19,9 @@ PROGRAMS = (
     Health(name="gateway", state="RUNNING", healthy=True, detail="pid 7"),
     Health(name="vllm", state="BACKOFF", healthy=False, detail="Exited too quickly"),
 )
-PRICES = "{currency: EUR, gpu_minute: 0.05, cpu_minute: 0.01, prompt_1000: 0.2, completion_1000: 0.6}"
+PRICES = (
+    "{currency: EUR, gpu_minute: 0.05, cpu_minute: 0.01, prompt_1000: 0.2, completion_1000: 0.6, memory_gib_hour: 0.01}"
+)
 
 
 def answer(line: SmallLine, number: int, time: datetime, release: Digest | None, **changes: object) -> None:

@@ -87,6 +87,28 @@ def test_the_command_tells_and_exits_with_3_when_it_cannot_fit(base: Path, monke
     assert "Lower ASSAY_SERVE_KV_GIB" in refused.stderr
 
 
+def test_merged_weights_take_a_second_server_that_the_command_reckons_and_refuses(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = tiny_product(tmp_path / "product", "ant").model_dump(mode="json") | {"serving": {"placement": "merged"}}
+    (tmp_path / "ant.yaml").write_text(yaml.safe_dump(product))
+    for name, value in (("HOME", tmp_path / "home"), ("BASE_MODEL", base), ("PRODUCTS", tmp_path)):
+        monkeypatch.setenv(f"ASSAY_{name}", str(value))
+    told = CliRunner().invoke(app, ["capacity", "ant"])
+    assert told.exit_code == 0
+    assert "merged weights of ant: about 3.37 GB more, in a second vLLM" in told.output
+    found = json.loads(CliRunner().invoke(app, ["capacity", "ant", "--json"]).stdout)
+    assert found["merged"] == ["ant"]
+    assert found["total"] - found["adapters"] == found["merged_total"], "the same without adapters"
+    room = (found["total"] + found["merged_total"] / 2) / 1e9
+    monkeypatch.setattr(
+        "pipelines.stages.train.hardware.this_machine", lambda: Machine(kind="cpu", total=int(room * 1e9), free=0)
+    )
+    refused = CliRunner().invoke(app, ["capacity", "ant"])
+    assert refused.exit_code == 3
+    assert "by the server of adapters and here vLLM itself" in refused.stderr
+
+
 def test_the_command_refuses_more_pinned_products_than_slots_by_name(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

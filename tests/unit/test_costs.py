@@ -1,4 +1,5 @@
-"""`assay costs`: what tenants used by the records of runs and the gateway's traces, priced where prices are stated."""
+"""`assay costs`: what tenants used by the records of runs and by what the gateway counted, priced where prices are
+stated."""
 
 import csv
 import json
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from data_contracts.digests import sha256_bytes
 from data_contracts.errors import BadInput
-from data_contracts.traces import Trace
+from data_contracts.traces import Residence, Trace
 from pipelines import costs_cli
 from pipelines.cli import app
 from pipelines.recipes.product import ROOT
@@ -23,7 +24,15 @@ from tests.support.line import SmallLine
 from tests.support.pieces import NAME
 from tests.support.runs import STARTED, make_record
 
-PRICES = {"currency": "EUR", "gpu_minute": 0.05, "cpu_minute": 0.01, "prompt_1000": 0.2, "completion_1000": 0.6}
+PRICES = {
+    "currency": "EUR",
+    "gpu_minute": 0.05,
+    "cpu_minute": 0.01,
+    "prompt_1000": 0.2,
+    "completion_1000": 0.6,
+    "memory_gib_hour": 0.5,
+}
+GIB_HOUR = 3600 << 30
 DAY = timedelta(days=1)
 
 
@@ -69,6 +78,12 @@ def answered(line: Line, product: str, tenant: str, tokens: tuple[int, int], tim
     assert line.traces.flush()
 
 
+def resident(line: Line, product: str, tenant: str, gib_hours: float, time: datetime = STARTED) -> None:
+    count = round(gib_hours * GIB_HOUR)
+    line.traces.add_residence(Residence(time=time, tenant=tenant, product=product, byte_seconds=count))
+    assert line.traces.flush()
+
+
 def assay(*words: str) -> Result:
     return CliRunner().invoke(app, ["costs", *words])
 
@@ -109,6 +124,23 @@ def test_use_is_summed_by_product_and_tenant(line: Line) -> None:
     assert used(told("--tenant", "zeta")["products"]) == [["zeta", "chat"]]
 
 
+def test_memory_of_adapters_is_told_and_priced_also_where_nothing_was_asked(line: Line) -> None:
+    answered(line, "bills", "acme", (1000, 0))
+    resident(line, "bills", "acme", 1.5)
+    resident(line, "mail", "acme", 0.25)
+    resident(line, "chat", "zeta", 4, STARTED + DAY)
+    (line.home / "prices.yaml").write_text(yaml.safe_dump(PRICES))
+    found = told()
+    assert used(found["products"], "requests", "gib_hours", "serving", "memory", "total") == [
+        ["acme", "bills", 1, 1.5, 0.2, 0.75, 0.95],
+        ["acme", "mail", 0, 0.25, 0.0, 0.125, 0.125],
+        ["zeta", "chat", 0, 4.0, 0.0, 2.0, 2.0],
+    ]
+    assert used(found["tenants"], "gib_hours", "memory") == [["acme", "", 1.75, 0.875], ["zeta", "", 4.0, 2.0]]
+    assert "zeta, chat: 0 runs, 0.0 GPU min, 0.0 CPU min; 0 requests, 0 tokens in, 0 out; 4.00 GiB h" in assay().output
+    assert used(told("--until", "2026-03-02")["tenants"], "gib_hours") == [["acme", "", 1.75]]
+
+
 def test_without_prices_there_are_no_amounts_and_with_them_each_use_has_its_own(line: Line) -> None:
     trained(line, "a", "bills", 120.0)
     trained(line, "b", "bills", 60.0, gpus=2)
@@ -128,8 +160,14 @@ def test_without_prices_there_are_no_amounts_and_with_them_each_use_has_its_own(
     ]
     assert used(found["tenants"], "total") == [["acme", "", pytest.approx(0.73)]]
     shown = assay().output
-    assert "acme, bills: 2 runs, 2.0 GPU min, 2.0 CPU min; 1 requests, 1,500 tokens in, 500 out; 0.12 + 0.60" in shown
-    assert "acme, in all: 3 runs, 2.0 GPU min, 3.0 CPU min; 1 requests, 1,500 tokens in, 500 out; 0.13 + 0.60" in shown
+    assert (
+        "acme, bills: 2 runs, 2.0 GPU min, 2.0 CPU min; 1 requests, 1,500 tokens in, 500 out; "
+        "0.00 GiB h; 0.12 + 0.60 + 0.00" in shown
+    )
+    assert (
+        "acme, in all: 3 runs, 2.0 GPU min, 3.0 CPU min; 1 requests, 1,500 tokens in, 500 out; "
+        "0.00 GiB h; 0.13 + 0.60 + 0.00" in shown
+    )
 
 
 def test_a_run_counts_by_its_start_and_an_answer_by_its_end_so_that_months_add_up(line: Line) -> None:
@@ -173,6 +211,7 @@ def test_the_file_for_a_spreadsheet_has_a_row_a_product_and_no_sums(line: Line, 
         ({"gpu_minute": None}, "gpu_minute"),
         ({"cpu_minute": -1}, "cpu_minute"),
         ({"prompt_1000": float("nan")}, "prompt_1000"),
+        ({"memory_gib_hour": None}, "memory_gib_hour"),
         ({"gpu_hour": 2}, "gpu_hour"),
     ],
 )

@@ -54,6 +54,22 @@ def test_each_comes_back_as_it_was_and_counts_once(store: SqlFeedback) -> None:
     assert (store.counts().stored, store.counts().duplicate) == (3, 2)
 
 
+def test_corrected_answers_are_counted_once_each(store: SqlFeedback) -> None:
+    said = (
+        make_feedback("f1", 1, trace_id="a", correction='I said "correction":null'),
+        make_feedback("f2", 2, trace_id="a", correction="again"),
+        make_feedback("f3", 3, trace_id="b", rating="bad"),
+        make_feedback("f4", 9, trace_id="c", correction="too late"),
+        make_feedback("f5", 4, trace_id="d", correction="of another", product="another"),
+    )
+    for each in said:
+        store.add(each)
+    assert store.flush()
+    assert store.corrected(PRODUCT, START, START + timedelta(seconds=9)) == 1
+    assert store.corrected(PRODUCT, START + timedelta(seconds=3), LATER) == 1
+    assert store.corrected(PRODUCT, START + timedelta(seconds=3), START + timedelta(seconds=9)) == 0
+
+
 def test_exchanges_are_read_on_from_a_position(store: SqlFeedback) -> None:
     for name, second in (("b", 1), ("a", 1), ("c", 2), ("d", 9)):
         store.add_exchange(make_exchange(name, second))

@@ -42,6 +42,7 @@ def test_an_answer_names_what_it_came_from_and_leaves_a_trace_without_text(home:
         "release": live,
         "base": home.parts.base.digest,
         "adapter": weights,
+        "export": None,
         "template": home.product.template_digest(),
         "trace_id": body["id"],
     }
@@ -52,7 +53,7 @@ def test_an_answer_names_what_it_came_from_and_leaves_a_trace_without_text(home:
     trace = home.trace(body["id"])
     assert (trace.release, trace.route, trace.status, trace.tenant) == (live, "champion", 200, "acme")
     assert (trace.prompt_tokens, trace.completion_tokens, trace.prompt_chars) == (7, 3, 5)
-    assert trace.json_valid is True
+    assert (trace.json_valid, trace.tool) == (True, None)
     assert "hello" not in trace.model_dump_json()
 
 

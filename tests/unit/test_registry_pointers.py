@@ -18,7 +18,7 @@ from pipelines.stages.serve.routes import routes_file
 from pipelines.stages.serve.tenants import create_key
 from resources import vllm_launcher
 from resources.adapters import served_name
-from resources.processes import MARK
+from resources.processes import MARK, PROGRAM
 from tests.support.line import SmallLine
 from tests.support.ports import free_ports
 from tests.support.serving import FakeParts, chain, fake_vllm, registered, running, tiny_product
@@ -68,6 +68,7 @@ def test_a_plan_of_the_model_server_that_names_another_base_is_not_started(
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan | {"argv": ["false", "--model", named]}))
     monkeypatch.setenv(MARK, str(tmp_path))
+    monkeypatch.setenv(PROGRAM, "vllm")
     with pytest.raises(SystemExit, match=f"refusing to serve {named}: it is not the base that was recorded"):
         vllm_launcher.main(path)
 

@@ -141,6 +141,14 @@ def test_a_program_that_waits_for_work_is_not_started_with_the_rest(make: Callab
     assert [s.state for s in supervisor.up()] == ["STOPPED"]
 
 
+def test_what_few_installations_need_is_told_of_once_it_was_started(make: Callable[..., Supervisor]) -> None:
+    supervisor = make("one", with_the_rest=False, optional=True)
+    assert supervisor.up() == []
+    assert [s.healthy for s in supervisor.up(["one"])] == [True]
+    supervisor.stop("one")
+    assert supervisor.status() == []
+
+
 def test_a_path_too_long_for_a_socket_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="ASSAY_HOME"):
         Supervisor(tmp_path / ("x" * 120), tmp_path, tmp_path, [])

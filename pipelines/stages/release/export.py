@@ -30,6 +30,7 @@ from pipelines.stages.release.evidence import (
     check_verdict,
     check_weights,
 )
+from pipelines.stages.serve.merged import FORMAT
 
 MANIFEST = "export.json"
 APPROVED = ("staging", "production", "deprecated")
@@ -91,9 +92,11 @@ def export(
             exporter.write(_source(parts, release, weights), folder)
         _add_papers(parts, release, folder)
         manifest = _judged(parts, product, release, exporter, folder, items, told)
+        check_agreement(manifest.agreement)
+        if exporter.format == FORMAT and product.serving.placement == "merged":
+            parts.store.put_tree(folder, release.tenant)  # to be served: see `pipelines.stages.serve.merged`
         (folder / MANIFEST).write_bytes(canonical_json(manifest.payload()))
         (folder / SIGNATURE).write_bytes(parts.signer.sign(folder))
-        check_agreement(manifest.agreement)
         parts.store.put_manifest(manifest)
         body: dict[str, JsonValue] = {"release": digest, "export": manifest.digest, "format": manifest.format}
         parts.log.append("release.exported", release.product, body, actor="cli")

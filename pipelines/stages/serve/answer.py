@@ -25,7 +25,8 @@ PASSED_ON = {
 
 class Target(Frozen):
     """Who answers, fixed when a request begins. ``adapter`` is ``None`` for the base, which answers when there is no
-    champion; ``reason`` then says so. ``cohort``: see `Trace`."""
+    champion; ``reason`` then says so. ``export`` names the merged weights that answer in the adapter's place, asked for
+    as ``merged``. ``cohort``: see `Trace`."""
 
     product: str
     route: Literal["champion", "challenger", "base"]
@@ -33,19 +34,25 @@ class Target(Frozen):
     release: Digest | None
     base: Digest
     adapter: Digest | None
+    export: Digest | None = None
+    merged: str | None = None
     template: Digest
     max_tokens: int
     cohort: str | None = None
 
     def provenance(self, trace_id: str) -> dict[str, str | None]:
         """What every answer carries."""
-        named = self.model_dump(include={"route", "reason", "release", "base", "adapter", "template"})
+        named = self.model_dump(include={"route", "reason", "release", "base", "adapter", "export", "template"})
         return named | {"trace_id": trace_id}
 
     @property
     def probes(self) -> bool:
         """It is a canary's own question, which no other release may answer."""
         return self.route == "challenger" and self.cohort is None
+
+    def as_adapter(self) -> "Target":
+        """The same release, not from its merged weights."""
+        return self.model_copy(update={"export": None, "merged": None})
 
     def of_cohort(self, cohort: str | None) -> "Target":
         return self.model_copy(update={"cohort": cohort})
@@ -75,6 +82,7 @@ def target(parts: Parts, product: Product, release: Digest | None, route: Litera
         raise Refused(
             f"{release} has {method} weights: it needs a vLLM server of its own, which this gateway does not run"
         )
+    export, merged = parts.merged.export_of(release) or (None, None)
     return Target(
         product=product.name,
         route=route,
@@ -82,6 +90,8 @@ def target(parts: Parts, product: Product, release: Digest | None, route: Litera
         release=release,
         base=manifest.base,
         adapter=manifest.weights,
+        export=export,
+        merged=merged,
         template=manifest.template,
         max_tokens=product.serving.max_tokens,
     )

@@ -48,6 +48,11 @@ class Capacity(Frozen):
         return self.program + self.weights + self.adapters + self.kv_cache
 
 
+def merged_capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
+    """Of a server of merged weights, which has a cache of its own and no adapters."""
+    return capacity(shapes, sizing.model_copy(update={"slots": 0}))
+
+
 def allowed_rank(rank: int) -> int:
     """vLLM takes only some maxima: the smallest that holds ``rank``. Raises `BadInput` beyond them."""
     found = next((allowed for allowed in RANKS if allowed >= rank), None)
@@ -76,7 +81,7 @@ def capacity(shapes: Shapes, sizing: Sizing) -> Capacity:
 
 def residents(slots: int) -> int:
     """One slot stays empty, and one is the base's."""
-    return slots - 2
+    return max(slots - 2, 0)
 
 
 def pinnable(residents: int) -> int:
@@ -93,17 +98,20 @@ def refuse_more_pinned_than_fit(products: Sequence[str], residents: int) -> None
         )
 
 
-def refuse_what_cannot_be_served(needed: Capacity, sizing: Sizing, machine: Machine | None) -> None:
+def refuse_what_cannot_be_served(needed: Capacity, sizing: Sizing, machine: Machine | None, beside: int = 0) -> None:
     """Raise `Refused` with the remedy when the cache does not hold one request of the full length, or when the machine
-    has less memory than is needed; of an unknown machine nothing can be said."""
+    has less memory than is needed, with the bytes that another server takes ``beside`` this one; of an unknown machine
+    nothing can be said."""
     if needed.kv_tokens < sizing.max_model_len:
         raise Refused(
             f"the key-value cache of {sizing.kv_gib} GiB holds {needed.kv_tokens} tokens, and one request may have "
             f"{sizing.max_model_len}: raise ASSAY_SERVE_KV_GIB or lower ASSAY_SERVE_MAX_MODEL_LEN"
         )
-    if machine is not None and needed.total > machine.total:
+    if machine is not None and needed.total + beside > machine.total:
+        other = f"{beside / 1e9:.1f} by the server of adapters and here " if beside else ""
         raise Refused(
-            f"serving needs about {needed.total / 1e9:.1f} GB and the machine has {machine.total / 1e9:.1f} GB: "
+            f"serving needs about {(needed.total + beside) / 1e9:.1f} GB and the machine has "
+            f"{machine.total / 1e9:.1f} GB: {other}"
             f"vLLM itself {needed.program / 1e9:.1f}, "
             f"weights {needed.weights / 1e9:.1f}, adapters {needed.adapters / 1e9:.1f}, key-value cache "
             f"{needed.kv_cache / 1e9:.1f}. Lower ASSAY_SERVE_KV_GIB, ASSAY_SERVE_SLOTS or ASSAY_SERVE_MAX_RANK"

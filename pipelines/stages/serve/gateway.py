@@ -38,11 +38,13 @@ from pipelines.stages.serve.errors import (
 )
 from pipelines.stages.serve.limits import LimitsFile
 from pipelines.stages.serve.loading import AdapterLoads
+from pipelines.stages.serve.merged import place_merged
 from pipelines.stages.serve.metrics import Metrics
 from pipelines.stages.serve.mirror import Mirror
 from pipelines.stages.serve.openapi import description
 from pipelines.stages.serve.opinions import Opinions
 from pipelines.stages.serve.reconcile import reconcile
+from pipelines.stages.serve.residence import Residents
 from pipelines.stages.serve.sampler import Sampler
 from pipelines.stages.serve.schema import check_feedback
 from pipelines.stages.serve.spans import Spans, Telemetry
@@ -75,9 +77,10 @@ def make_gateway(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(parts.traces.resume)
         await asyncio.to_thread(parts.feedback.resume)
-        loop = asyncio.create_task(gateway.keep_reconciled(reconcile_seconds)) if reconcile_seconds else None
+        kept = (gateway.keep_reconciled, gateway.keep_merged) if reconcile_seconds else ()
+        loops = [asyncio.create_task(keep(reconcile_seconds)) for keep in kept]
         yield
-        if loop:
+        for loop in loops:
             loop.cancel()
         await gateway.close()
 
@@ -115,6 +118,7 @@ class Gateway:
         self.mirror = Mirror(parts, self.view, self.metrics, self.admission.load, now)
         self.filter = ContentFilter(parts.moderator)
         self.sampler = Sampler(parts, self.metrics)
+        self.residents = Residents(parts, now)
         self.opinions = Opinions(parts, now)
         self.spans = Spans(telemetry)
 
@@ -205,20 +209,39 @@ class Gateway:
 
     async def keep_reconciled(self, seconds: float) -> None:
         while True:
-            try:
-                for line in await asyncio.to_thread(reconcile, self.parts, self.products()):
-                    log.info("reconciled: %s", line)
-            except Exception:
-                log.exception("reconciling failed; trying again in %g seconds", seconds)
+            for act in (self.residents.look, self._reconcile):
+                try:
+                    await asyncio.to_thread(act)
+                except Exception:
+                    log.exception("reconciling failed; trying again in %g seconds", seconds)
             with contextlib.suppress(AssayError):
                 await asyncio.to_thread(self.view.refresh, True)
             await asyncio.sleep(seconds)
+
+    async def keep_merged(self, seconds: float) -> None:
+        """What is wrong is logged once, until it is another thing."""
+        told = ""
+        while True:
+            try:
+                for line in await asyncio.to_thread(place_merged, self.parts, self.products()):
+                    log.info("reconciled: %s", line)
+                told = ""
+            except Exception as error:
+                if str(error) != told:
+                    log.exception("merged weights are not served; trying again every %g seconds", seconds)
+                told = str(error)
+            await asyncio.sleep(seconds)
+
+    def _reconcile(self) -> None:
+        for line in reconcile(self.parts, self.products()):
+            log.info("reconciled: %s", line)
 
     async def close(self) -> None:
         await self.mirror.close()
         await self.upstream.close()
         await self.filter.close()
         await asyncio.to_thread(self.sampler.close)
+        await asyncio.to_thread(self.residents.write)
         await asyncio.to_thread(self.parts.feedback.close)
         await asyncio.to_thread(self.parts.traces.close)
         await asyncio.to_thread(self.spans.close)
@@ -242,6 +265,11 @@ class Gateway:
                 found = await self.upstream.ask(goal, asked, trace.calls())
             except AdapterFailed as failed:
                 trace.span.call_failed(type(failed.error).__name__)
+                if goal.export:
+                    log.warning("%s: %s: asked as an adapter", trace.id, failed.error)
+                    self.breakers.failed(goal.export, failed.error)
+                    trace.goal = goal.as_adapter()
+                    continue
                 instead = self.choice.instead(trace.product, goal, (*trace.failed, goal.release), failed.error)
                 if instead is None:
                     raise failed.error from failed

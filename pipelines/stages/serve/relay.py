@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_contracts.records import NO_TOOL
+
 
 @dataclass
 class Answered:
@@ -44,14 +46,15 @@ class Answered:
         return str(value.get("reply") or "") if isinstance(value, dict) and "tool" in value else text
 
     def judged(self) -> tuple[bool, str | None]:
-        """Whether the answer is a JSON object, and the tool it calls; a name that was not offered is ``other``."""
+        """Whether the answer is a JSON object, and the tool it calls: none where it is words, ``other`` where the name
+        was not offered."""
         try:
             value = json.loads(self.whole)
         except ValueError:
             return False, None
         if not isinstance(value, dict):
             return False, None
-        if "tool" not in value:
+        if value.get("tool", NO_TOOL) == NO_TOOL:
             return True, None
         return True, value["tool"] if value["tool"] in self.offered else "other"
 

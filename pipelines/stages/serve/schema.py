@@ -174,13 +174,15 @@ def _check(model: type[BaseModel], body: Mapping[str, Any]) -> None:
 
 
 class Provenance(BaseModel):
-    """What answered: digests, of which ``release`` and ``adapter`` are null where the base did."""
+    """What answered: digests, of which ``release`` and ``adapter`` are null where the base did, and ``export`` where no
+    merged weights did."""
 
     route: Literal["champion", "challenger", "base"]
     reason: str
     release: str | None
     base: str
     adapter: str | None
+    export: str | None
     template: str
     trace_id: str
 

@@ -77,6 +77,7 @@ class Tracer:
             release=self.goal.release,
             base=self.goal.base,
             adapter=self.goal.adapter,
+            export=self.goal.export,
             template=self.goal.template,
             status=status,
             reason=reason or self.goal.reason,

@@ -39,14 +39,31 @@ class Upstream:
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
         """The complete answer, or a stream's once its first line is there, with all of its lines: close that response.
         Or vLLM's refusal."""
-        self.breakers.check(goal.adapter)
-        response, lines = await self._loaded(goal, request, headers)
+        who = goal.export or goal.adapter
+        self.breakers.check(who)
+        asked = self._merged if goal.export else self._loaded
+        response, lines = await asked(goal, request, headers)
         if response.status_code == 200:
-            self.breakers.answered(goal.adapter)
+            self.breakers.answered(who)
         return response, lines
 
     async def close(self) -> None:
         await self.client.aclose()
+
+    async def _merged(
+        self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[httpx.Response, AsyncIterator[str]]:
+        """Once: the same release answers as an adapter without a wait."""
+        try:
+            response, lines = await self._once(goal, request, headers)
+        except httpx.TransportError as error:
+            raise AdapterFailed(
+                Unavailable(f"the server of merged weights cannot be reached ({type(error).__name__})")
+            ) from error
+        if response.status_code == 404:
+            await response.aclose()
+            raise AdapterFailed(Unavailable("the server of merged weights holds others"))
+        return response, lines
 
     async def _loaded(
         self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
@@ -70,10 +87,9 @@ class Upstream:
     async def _once(
         self, goal: Target, request: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[httpx.Response, AsyncIterator[str]]:
-        body = dict(request) | {"model": self._name(goal)}
-        outgoing = self.client.build_request(
-            "POST", f"{self.parts.server.url()}/chat/completions", json=body, headers=dict(headers)
-        )
+        url = self.parts.merged.url() if goal.merged else self.parts.server.url()
+        body = dict(request) | {"model": goal.merged or self._name(goal)}
+        outgoing = self.client.build_request("POST", f"{url}/chat/completions", json=body, headers=dict(headers))
         response = await self.client.send(outgoing, stream=True)
         try:
             if not request["stream"] or response.status_code != 200:

@@ -1,6 +1,7 @@
 """What users said waits for a person to accept or reject it; only then is it learned from. Decisions are chained."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from pydantic import JsonValue
 
@@ -34,6 +35,11 @@ def queue(parts: Parts, product: str) -> list[Case]:
         for each in corrections
         if each.by == "user" and each.feedback_id not in decided
     ]
+
+
+def undecided(parts: Parts, product: str, until: datetime) -> int:
+    """Users' corrections up to then that wait for a person and could be learned from."""
+    return sum(each.exchange is not None and each.feedback.time <= until for each in queue(parts, product))
 
 
 def decide(parts: Parts, product: str, name: str, accept: bool, reason: str, actor: str) -> AuditRecord:

@@ -195,7 +195,7 @@ def _one_raised(record: AuditRecord) -> Alert | None:
                 episode=f"{body.get('held_by')} {body.get('episode')}",
                 happened=f"{record.product}: retraining is due and held by {body.get('held_by')}: {_reasons(record)}.",
                 evidence=("record", "drift"),
-                done="Nothing is trained; it is decided again within an hour after the hold is over.",
+                done="Nothing is trained; it is decided again when the schedule looks after the hold is over.",
                 todo="Wait, end the hold, or start the line yourself.",
             )
         case "retrain.decided" if body["decision"] == "fix":

@@ -47,13 +47,13 @@ def _seal(parts: Parts, product: Product, release: Digest, policy: SignalPolicy,
     with parts.locks.hold(f"exchanges-{product.name}"):
         known = parts.traces.sealed(release, shape, 1)
         last = known[-1] if known else None
-        start = last.end if last else Position(_begun(parts, release), "")
-        found = _answered_by(parts, product.name, release, start, until, _MOST * policy.exchanges)
+        start = last.end if last else Position(begun(parts, release), "")
+        found = answered_by(parts, product.name, release, start, until, _MOST * policy.exchanges)
         reference: Sequence[Exchange] = ()
         if known and len(found) >= policy.exchanges:
             first = known[0]
             before = Position((first.begins or first.time) - timedelta(microseconds=1), "")
-            reference = _answered_by(parts, product.name, release, before, first.time, policy.exchanges)
+            reference = answered_by(parts, product.name, release, before, first.time, policy.exchanges)
         for begin in range(0, len(found) - policy.exchanges + 1, policy.exchanges):
             window = found[begin : begin + policy.exchanges]
             number = last.number + 1 if last else 0
@@ -123,7 +123,7 @@ def _digits(text: str) -> float:
     return sum(each.isdigit() for each in text) / max(1, len(text))
 
 
-def _answered_by(
+def answered_by(
     parts: Parts, product: str, release: Digest, after: Position, until: datetime, limit: int
 ) -> list[Exchange]:
     found: list[Exchange] = []
@@ -136,7 +136,7 @@ def _answered_by(
     return found[:limit]
 
 
-def _begun(parts: Parts, release: Digest) -> datetime:
+def begun(parts: Parts, release: Digest) -> datetime:
     """It answered nobody before it was registered."""
     known = (each.time for each in parts.log.records() if each.body.get("release") == release)
     return next(known, datetime(1970, 1, 1, tzinfo=UTC))

@@ -73,7 +73,7 @@ def outlook(parts: Parts, product: Product, policy: SignalPolicy, now: datetime)
     registered = [r for r in log if r.event == "release.registered" and r.product == product.name]
     live = live_releases(log).get((product.name, product.environment))
     made = next((r for r in registered if r.body["release"] == live), None)
-    more = 0 if made is None else _corrected(parts, product.name, made.time, now)
+    more = 0 if made is None else parts.feedback.corrected(product.name, made.time, now)
     gate = load_policy(product.file("gate_policy", product.gate_policy))
     target = next((each for each in gate.criteria if each.kind == "superiority"), gate.criteria[0])
     history = list(_history(parts, registered, target, policy.confidence))
@@ -100,11 +100,6 @@ def outlook(parts: Parts, product: Product, policy: SignalPolicy, now: datetime)
         why_not=why_not,
         effort=_effort(parts, product.name, more * policy.label_minutes / 60, read_prices(prices_file(parts.home))),
     )
-
-
-def _corrected(parts: Parts, product: str, since: datetime, until: datetime) -> int:
-    """Answers that somebody said better."""
-    return len({each.trace_id for each in parts.feedback.feedback(product, since, until) if each.correction})
 
 
 def _history(

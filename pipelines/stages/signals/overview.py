@@ -121,10 +121,10 @@ class Overview(Frozen):
         if self.live is None:
             return "once a release is live: the base is not watched for drift"
         if self.decided is None or self.decided.decision.decision != "hold":
-            return "when the live release has answered a whole new window; the schedule looks every hour"
+            return "when the live release has answered a whole new window and the schedule looks"
         until = self.decided.decision.not_before
         after = f"{until:%Y-%m-%d %H:%M} UTC" if until else "whoever holds it lets go"
-        return f"within an hour after {after}"
+        return f"when the schedule looks after {after}"
 
     @property
     def unwell(self) -> list[str]:

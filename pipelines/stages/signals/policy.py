@@ -18,7 +18,7 @@ POLICY = Path(__file__).with_name("policy.yaml")
 _EDITION = 2
 """Of what is counted in a window."""
 
-Of = Literal["answers", "exchanges"]
+Of = Literal["answers", "exchanges", "judged"]
 Method = Literal["shares", "rate", "slowest", "meaning", "unseen", "growth", "limit"]
 AlertKind = Literal["drift", "quality", "safety", "service", "new-label"]
 
@@ -58,6 +58,9 @@ class MeterRule(Frozen):
 
 
 class SignalPolicy(Frozen):
+    """``check``: when the schedule `drift_check` looks, as cron writes it (UTC)."""
+
+    check: str = Field(pattern=r"^\S+( \S+){4}$")
     window: int = Field(ge=2)
     exchanges: int = Field(ge=2)
     windows: int = Field(ge=1)

@@ -13,6 +13,7 @@ from data_contracts.digests import Digest, sha256_json
 from data_contracts.errors import BadInput, Missing
 from data_contracts.frozen import Frozen
 from pipelines.stages.protocols import Parts
+from pipelines.stages.signals.adjudication import undecided
 from pipelines.stages.signals.drift import DriftReport
 from pipelines.stages.signals.freeze import Freeze, freeze_file, frozen
 from pipelines.stages.signals.incident import incident_of
@@ -20,7 +21,7 @@ from pipelines.stages.signals.outlook import Outlook
 from pipelines.stages.signals.policy import Remedy, SignalPolicy
 
 BUDGET_PERIOD = timedelta(days=30)
-Holder = Literal["freeze", "incident", "cool-down", "budget"]
+Holder = Literal["freeze", "incident", "cool-down", "budget", "adjudication"]
 _MEANS: dict[Remedy, str] = {
     "retrain": "retraining",
     "prompt": "prompt, template or server settings",
@@ -63,15 +64,17 @@ def decide(
     now: datetime,
     freeze: Freeze | None = None,
     outlook: Outlook | None = None,
+    waiting: int = 0,
 ) -> RetrainDecision:
     """Pure: retrain when a drift is sustained that training mends, that was not answered before, and whose projected
-    gain, where there is one, is worth it; unless something holds it."""
+    gain, where there is one, is worth it; unless something holds it. ``waiting``: corrections that a run would learn
+    from, once a person has looked at them."""
     seconds = effort(past_run_seconds)
     drifted = {each.feature: policy.remedy(each.feature) for each in report.features if each.sustained}
     trains = "retrain" in drifted.values()
     answered = _answered(report, policy, log) if trains else None
     against = answered or (_not_worth(outlook, policy) if trains else None)
-    hold = _held(report.product, policy, log, seconds, now, freeze) if trains and not against else None
+    hold = _held(report.product, policy, log, seconds, now, freeze, waiting) if trains and not against else None
     due: Literal["retrain", "fix", "wait"] = "wait"
     if drifted and not against:
         due = "retrain" if trains else "fix"
@@ -125,12 +128,13 @@ def decide_and_record(
     past_run_seconds: Sequence[float],
     outlook: Outlook | None = None,
     now: datetime | None = None,
+    waiting: int = 0,
 ) -> RetrainDecision:
     """Decide, store and chain. One episode of drift starts at most one retraining, however often it is asked about."""
     with parts.locks.hold(f"signals-{report.product}"):
         log, now = parts.log.records(), now or datetime.now(UTC)
         freeze = frozen(freeze_file(parts.home), report.product, now)
-        decision = decide(report, policy, log, past_run_seconds, now, freeze, outlook)
+        decision = decide(report, policy, log, past_run_seconds, now, freeze, outlook, waiting)
         parts.store.put_manifest(decision)
         body: dict[str, JsonValue] = {
             "decision": decision.decision,
@@ -158,7 +162,16 @@ def is_released(parts: Parts, product: str, policy: SignalPolicy, now: datetime)
     if newest is None or newest.body["decision"] != "hold":
         return False
     seconds = recorded_effort(log, product)
-    return _held(product, policy, log, effort(seconds), now, frozen(freeze_file(parts.home), product, now)) is None
+    freeze, waiting = frozen(freeze_file(parts.home), product, now), 0
+    if newest.body["held_by"] == "adjudication":
+        waiting = waiting_for(parts, parts.store.get_manifest(str(newest.body["drift"]), DriftReport))
+    return _held(product, policy, log, effort(seconds), now, freeze, waiting) is None
+
+
+def waiting_for(parts: Parts, report: DriftReport) -> int:
+    """Corrections of the traffic that the report is about that nobody has looked at. What users say later waits too,
+    and holds nothing: else traffic that does not end would hold for ever."""
+    return undecided(parts, report.product, report.until) if report.until else 0
 
 
 def newest_decision(log: Sequence[AuditRecord], product: str) -> AuditRecord | None:
@@ -222,6 +235,7 @@ def _held(
     seconds: int | None,
     now: datetime,
     freeze: Freeze | None,
+    waiting: int,
 ) -> Hold | None:
     if freeze is not None:
         return Hold("freeze", freeze.why, freeze.until)
@@ -233,7 +247,12 @@ def _held(
             last = retrained[-1].sequence
             why = f"retraining was decided less than {policy.cool_down_hours:g} hours ago (record {last})"
             return Hold("cool-down", why, until)
-    return _over_budget(product, policy, log, seconds or 0, now)
+    if over := _over_budget(product, policy, log, seconds or 0, now):
+        return over
+    if waiting:
+        why = f"{waiting} corrections that it would learn from wait for a person: `assay feedback queue {product}`"
+        return Hold("adjudication", why, None)
+    return None
 
 
 def _over_budget(

@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from data_contracts.errors import BadInput, Missing
 from data_contracts.feedback import Feedback
 from data_contracts.manifests import DatasetManifest
+from pipelines.cli import app
 from pipelines.recipes.product import Product, Source
+from pipelines.settings import Settings
 from pipelines.stages.data import steps
 from pipelines.stages.data.rows import load
-from pipelines.stages.signals.adjudication import decide, queue
+from pipelines.stages.signals.adjudication import decide, queue, undecided
 from pipelines.stages.signals.retention import expire_feedback
+from pipelines.wiring import Line
 from tests.support.data import STAGES, DataParts, billing
 from tests.support.feedback import make_exchange, make_feedback
 from tests.support.traces import START, release
@@ -134,3 +138,30 @@ def test_a_source_of_feedback_says_its_kind() -> None:
     for wrong in ("feedback://billing", "feedback://billing?kind=preference", "feedback://?kind=sft"):
         with pytest.raises(ValidationError, match="feedback of kind sft is"):
             Source(url=wrong, contract="feedback-conversations")
+
+
+def test_what_came_later_or_without_its_words_is_not_waited_for(parts: Any) -> None:
+    corrected(parts, "f1", "t1", "On the 2nd.")
+    corrected(parts, "f2", "t2", "On the 3rd.", 99)
+    parts.feedback.add(make_feedback("f3", 1, product=NAME, trace_id="t3", correction="words were not kept"))
+    assert parts.feedback.flush()
+    until = START + timedelta(seconds=50)
+    assert undecided(parts, NAME, until) == 1
+    decide(parts, NAME, "f1", True, "checked", "cli:bea")
+    assert undecided(parts, NAME, until) == 0
+
+
+def test_several_are_decided_alike_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path))
+    line = Line(Settings(home=tmp_path))
+    line.log.signer_line()
+    for name in ("f1", "f2", "f3"):
+        corrected(line, name, f"t-{name}", "On the 2nd.")
+    told = CliRunner().invoke(app, ["feedback", "reject", NAME, "f1", "f3", "--reason", "the answers were right"])
+    assert told.exit_code == 0, told.output
+    assert [line for line in told.output.splitlines() if line.startswith("rejected: f")] == [
+        "rejected: f1 (audit record 0)",
+        "rejected: f3 (audit record 1)",
+    ]
+    assert [case.feedback.feedback_id for case in queue(line, NAME)] == ["f2"]
+    line.feedback.close()

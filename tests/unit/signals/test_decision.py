@@ -119,7 +119,8 @@ def test_the_outlook_is_of_past_releases_corrections_and_runs(tmp_path: Path) ->
     parts.feedback.flush()
     parts.runs.put(make_record("one", product=name, gpu_seconds=3600.0, seconds=3600.0, ended=START))
     (parts.home / "prices.yaml").write_text(
-        "{currency: EUR, gpu_minute: 0.5, cpu_minute: 0, prompt_1000: 0, completion_1000: 0, labelling_hour: 30}"
+        "{currency: EUR, gpu_minute: 0.5, cpu_minute: 0, prompt_1000: 0, completion_1000: 0, "
+        "memory_gib_hour: 0, labelling_hour: 30}"
     )
     found = outlook(parts, line.product, POLICY, soon)
 
@@ -146,3 +147,11 @@ def test_releases_that_were_measured_otherwise_are_no_points(tmp_path: Path) -> 
 
     after = outlook(line.parts, line.product, POLICY, datetime.now(UTC))
     assert [len(before.points), len(after.points)] == [1, 1]
+
+
+def test_corrections_that_nobody_looked_at_hold_the_run_that_would_learn_from_them() -> None:
+    held = decide(drifted("tool"), POLICY, [], [], START, waiting=3)
+
+    assert (held.decision, held.held_by, held.not_before) == ("hold", "adjudication", None)
+    assert "3 corrections" in held.reasons[-1]
+    assert decide(drifted("tool"), POLICY, [], [], START, waiting=0).decision == "retrain"

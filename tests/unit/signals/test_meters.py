@@ -20,7 +20,7 @@ from pipelines.wiring import Line
 from tests.support.line import SmallLine
 from tests.unit.signals.test_drift import POLICY, PRODUCT, RELEASE, START, answers
 
-PRICES = Prices(currency="EUR", gpu_minute=0, cpu_minute=0, prompt_1000=0.2, completion_1000=0.6)
+PRICES = Prices(currency="EUR", gpu_minute=0, cpu_minute=0, prompt_1000=0.2, completion_1000=0.6, memory_gib_hour=0)
 TRAINED = Window(answers=10, counts={"tool": {"get_invoice": 5, "none": 5}, "label": {"refund": 10}})
 
 

@@ -98,7 +98,7 @@ def test_drift_decision_and_what_holds_it_are_told(place: SmallLine, live: Diges
     assert [(each.by, each.reason) for each in it.decided.disputes] == [("cli:bob", HOSTILE)]
     (held,) = it.held
     assert held.endswith(HOSTILE)
-    assert it.next_decision == "within an hour after whoever holds it lets go"
+    assert it.next_decision == "when the schedule looks after whoever holds it lets go"
     assert [alert.kind for alert in it.alerts] == ["drift", "retraining-held"]
     (place.parts.home / "freeze.yaml").write_text("windows: [{owner: ada}]")
     assert "everything is frozen" in look(place, NOW).held[0]
