@@ -50,6 +50,7 @@ EventKind = Literal[
     "feedback.expired",
     "retrain.decided",
     "retrain.proposed",
+    "run.failed",
     "decision.disputed",
     "incident.opened",
     "incident.closed",

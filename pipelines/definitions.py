@@ -7,6 +7,7 @@ from assets.checks import DATA_ASSETS, checks
 from pipelines.automation import jobs
 from pipelines.automation.approvals import approvals
 from pipelines.automation.erasure import erase, erasures
+from pipelines.automation.failures import failures
 from pipelines.automation.notices import notices
 from pipelines.automation.retention import expire_traces, trace_retention
 from pipelines.automation.retraining import drift_check, retraining
@@ -33,7 +34,7 @@ def definitions() -> dg.Definitions:
         asset_checks=[*checks, release.promotes],
         jobs=[*jobs.all_jobs, erase, expire_traces],
         schedules=[drift_check, trace_retention],
-        sensors=[approvals, erasures, notices, reconciliation, retraining],
+        sensors=[approvals, erasures, failures, notices, reconciliation, retraining],
         resources={"line": line, "manifests": manifests, "io_manager": ManifestIOManager(manifests)},
         executor=dg.in_process_executor,
     )

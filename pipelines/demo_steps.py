@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from data_contracts.chain import live_releases
+from data_contracts.chain import AuditRecord, live_releases
 from data_contracts.errors import AssayError
 from data_contracts.manifests import ReleaseManifest
 from pipelines.recipes.product import Product
@@ -76,12 +76,23 @@ def wait_for_promotion(line: Line, product: Product, release: str, minutes: floa
             console.print(f"  {record.event}: {record.body.get('outcome') or record.body.get('release') or ''}")
             if record.event == "canary.recorded" and record.body.get("outcome") == "fail":
                 raise AssayError("the canary failed; the champion stays. See the audit log")
+            raise_if_failed(line, record)
         seen = len(records)
         if time.monotonic() > deadline:
             raise AssayError(
                 f"no promotion after {minutes:g} minutes: see the run in the Dagster UI and {line.home / 'logs'}"
             )
         time.sleep(1)
+
+
+def raise_if_failed(line: Line, record: AuditRecord) -> None:
+    """Nothing more comes of a run that failed."""
+    if record.event == "run.failed":
+        run, page = record.body["run"], f"http://127.0.0.1:{line.settings.dagster_port}/runs/{record.body['run']}"
+        raise AssayError(
+            f"run {run} of the job {record.body['job']} failed at {record.body['step']} ({record.body['error']}): "
+            f"`assay up`, and {page} tells why"
+        )
 
 
 def show_times(started: float) -> None:

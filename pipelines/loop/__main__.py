@@ -30,6 +30,7 @@ from pipelines.demo_steps import (
     make_trust_root,
     part,
     pending,
+    raise_if_failed,
     show_times,
     wait_for_promotion,
 )
@@ -76,8 +77,8 @@ class Customers:
 
 
 def wait_for(line: Line, since: int, wanted: Callable[[AuditRecord], bool], what: str, minutes: float) -> AuditRecord:
-    """The first record from ``since`` on that is wanted; those before it are shown as they come. Raises `AssayError`
-    where it takes too long."""
+    """The first record from ``since`` on that is wanted; all are shown as they come. Raises `AssayError` where it takes
+    too long, or a run failed."""
     deadline, shown = time.monotonic() + minutes * 60, since
     while time.monotonic() < deadline:
         records = line.log.records()
@@ -85,6 +86,7 @@ def wait_for(line: Line, since: int, wanted: Callable[[AuditRecord], bool], what
             if record.product == PRODUCT:
                 said = record.body.get("decision") or record.body.get("stage") or record.body.get("outcome") or ""
                 console.print(f"  {record.event} {said} (audit record {record.sequence}, by {record.actor})")
+                raise_if_failed(line, record)
         shown = len(records)
         if found := next((record for record in records[since:] if record.product == PRODUCT and wanted(record)), None):
             return found

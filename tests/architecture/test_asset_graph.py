@@ -43,6 +43,7 @@ def test_all_sensors_and_schedules_run_by_default() -> None:
     assert {s.name for s in loaded.sensors or () if s.default_status == dg.DefaultSensorStatus.RUNNING} == {
         "approvals",
         "erasures",
+        "failures",
         "notices",
         "reconciliation",
         "retraining",

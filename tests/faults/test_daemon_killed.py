@@ -149,6 +149,23 @@ def test_a_run_that_could_not_start_in_time_is_started_again(causes: Causes, dae
     causes.check(1)
 
 
+def test_a_run_that_failed_is_recorded_once_though_the_tick_was_killed(causes: Causes, daemon: TickingDaemon) -> None:
+    now = time.time()
+    assert daemon.tick(Order(now)) == 0
+    causes.lay_in()
+    assert daemon.tick(Order(now)) == 0
+    with causes.instance() as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=[Status.QUEUED])):
+            started = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
+            instance.report_dagster_event(started, run.run_id)
+            instance.report_run_failed(run)
+    assert daemon.tick(Order(now, "failures", "TICK_HELD")) == -9
+    for _ in range(2):
+        assert daemon.tick(Order(now)) == 0
+    failed = [record.body for record in causes.line.parts.log.records() if record.event == "run.failed"]
+    assert sorted(str(body["cause"]) for body in failed) == sorted(causes.keys)
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(1800)
 def test_the_real_daemon_is_killed_at_random_moments(causes: Causes) -> None:

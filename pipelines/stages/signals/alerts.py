@@ -21,8 +21,10 @@ Kind = Literal[
     "new-label",
     "retraining-decided",
     "retraining-held",
+    "retraining-failed",
     "fix-needed",
     "canary-reverted",
+    "promotion-failed",
     "projection-repaired",
     "rollback",
     "champion-unverified",
@@ -102,15 +104,17 @@ def _ends(record: AuditRecord, alert: Alert) -> bool:
             return alert.kind in _METERS
         case "retrain.decided":
             again = record.body["decision"] == "retrain"
-            return alert.kind in ("retraining-held", "fix-needed") or (again and alert.kind == "retraining-decided")
+            return alert.kind in ("retraining-held", "fix-needed") or (again and alert.kind in _RETRAINING)
         case "release.registered":
-            return alert.kind == "retraining-decided"
+            return alert.kind in _RETRAINING
+        case "run.failed":
+            return alert.kind == "retraining-decided" and record.body["job"] == "line"
         case "canary.recorded":
             return alert.kind == "canary-reverted"
         case "champion.verified" | "release.revoked":
             return alert.kind == "champion-unverified"
         case "promotion.recorded" | "rollback.recorded":
-            return alert.kind in (*_METERS, "retraining-held", "fix-needed", "canary-reverted", "champion-unverified")
+            return alert.kind in (*_METERS, *_UNTIL_ANOTHER_IS_LIVE)
         case "root-cause.filed":
             return (alert.kind, alert.episode) == ("rollback", record.body["environment"])
     return False
@@ -171,6 +175,23 @@ _METERS: dict[Kind, _Told] = {
     ),
 }
 """By kind, of what the meters find."""
+_FAILED: dict[Kind, _Told] = {
+    "retraining-failed": _Told(
+        "the retraining that was decided", "Read the run, mend what it names, and start the line."
+    ),
+    "promotion-failed": _Told(
+        "the promotion that was approved", "Read the run, mend what it names, and promote again."
+    ),
+}
+_RETRAINING: tuple[Kind, ...] = ("retraining-decided", "retraining-failed")
+_UNTIL_ANOTHER_IS_LIVE: tuple[Kind, ...] = (
+    "retraining-held",
+    "retraining-failed",
+    "fix-needed",
+    "canary-reverted",
+    "promotion-failed",
+    "champion-unverified",
+)
 
 
 def _one_raised(record: AuditRecord) -> Alert | None:
@@ -207,6 +228,18 @@ def _one_raised(record: AuditRecord) -> Alert | None:
                 evidence=("record", "drift"),
                 done="Nothing is trained; answers go on as they are.",
                 todo="Mend what the reasons name, or roll back if the release brought it.",
+            )
+        case "run.failed":
+            kind: Kind = "retraining-failed" if body["job"] == "line" else "promotion-failed"
+            at = f" at {body['step']} ({body['error']})" if body["step"] else ""
+            return _alert(
+                record,
+                kind,
+                episode=str(body["cause"]),
+                happened=f"{record.product}: {_FAILED[kind].happened} failed{at}: run {body['run']} in Dagster.",
+                evidence=(),
+                done="The live release goes on answering; the run is not started again by itself.",
+                todo=_FAILED[kind].todo,
             )
         case "canary.recorded" if body["outcome"] == "fail":
             return _alert(

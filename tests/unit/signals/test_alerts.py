@@ -50,6 +50,12 @@ def repaired(projection: str = "alias") -> Event:
 
 ROLLBACK, PROMOTION = champion("rollback.recorded"), champion("promotion.recorded", NEW)
 FILED, REGISTERED = champion("root-cause.filed"), champion("release.registered", NEW)
+
+
+def failed(job: str) -> Event:
+    return "run.failed", {"job": job, "run": "r", "cause": "c", "step": "model__sft", "error": "GuardTripped"}
+
+
 BROKEN, WHOLE = champion("champion.unverified"), champion("champion.verified")
 
 
@@ -79,6 +85,9 @@ def told(*events: Event) -> list[tuple[Kind, int, int | None]]:
         ("service", metered("service"), metered()),
         ("new-label", metered("new-label"), metered()),
         ("retraining-decided", decided("retrain"), REGISTERED),
+        ("retraining-failed", failed("line"), REGISTERED),
+        ("retraining-failed", failed("line"), PROMOTION),
+        ("promotion-failed", failed("promote"), PROMOTION),
         ("retraining-held", decided("hold", "freeze"), decided("wait")),
         ("retraining-held", decided("hold", "freeze"), PROMOTION),
         ("fix-needed", decided("fix"), decided("wait")),
@@ -117,6 +126,11 @@ def test_another_episode_of_the_same_kind_takes_the_place_of_the_one_before() ->
     assert held == [("retraining-held", 0, 1), ("retraining-held", 1, 2), ("retraining-decided", 2, None)]
     assert told(canary("fail", OLD), canary("fail", NEW)) == [("canary-reverted", 0, 1), ("canary-reverted", 1, None)]
     assert told(decided("retrain"), decided("wait")) == [("retraining-decided", 0, None)], "its run goes on"
+    assert told(decided("retrain"), failed("line"), decided("retrain", episode="f")) == [
+        ("retraining-decided", 0, 1),
+        ("retraining-failed", 1, 2),
+        ("retraining-decided", 2, None),
+    ]
     assert told(repaired("alias"), repaired("routes"), repaired("alias")) == [
         ("projection-repaired", 0, None),
         ("projection-repaired", 1, None),
