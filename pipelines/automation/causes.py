@@ -8,7 +8,7 @@ from typing import NamedTuple
 import dagster as dg
 
 CAUSE = "assay/cause"
-_TRIES = 10
+TRIES = 10
 _GIVEN_UP = "the run for %s could not start %d times: see its runs in Dagster, and start it yourself"
 
 
@@ -45,8 +45,8 @@ def asked(
     waiting: list[int] = []
     for cause in causes:
         runs = context.instance.get_run_records(dg.RunsFilter(tags={CAUSE: cause.name}))
-        lost = [run for run in runs if run.dagster_run.status == dg.DagsterRunStatus.FAILURE and run.start_time is None]
-        if len(lost) >= _TRIES:
+        lost = never_started(runs)
+        if len(lost) >= TRIES:
             context.log.error(_GIVEN_UP, cause.name, len(lost))
         elif len(lost) == len(runs):
             key = f"{cause.name} {len(lost)}" if lost else cause.name
@@ -56,3 +56,7 @@ def asked(
         elif all(run.start_time is None and not run.dagster_run.is_finished for run in runs if run not in lost):
             waiting.append(cause.sequence)
     return requests, Cursor(min(waiting, default=records), records)
+
+
+def never_started(runs: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
+    return [run for run in runs if run.dagster_run.status == dg.DagsterRunStatus.FAILURE and run.start_time is None]

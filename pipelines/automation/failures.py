@@ -7,7 +7,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from data_contracts.chain import AuditRecord
 from pipelines.automation import jobs
-from pipelines.automation.causes import CAUSE
+from pipelines.automation.causes import CAUSE, TRIES, never_started
 from pipelines.wiring import Line
 
 
@@ -19,17 +19,21 @@ from pipelines.wiring import Line
 def failures(context: dg.RunFailureSensorContext, line: dg.ResourceParam[Line]) -> dg.SkipReason | None:
     """Record each failed run that a recorded decision or approval started, once.
 
-    Not one that never started, which is asked for again (see `causes`), nor one whose canary failed, which is recorded
-    as such. The record names step and error; what the error says may quote a row, and stays in the run."""
+    Not one that never started, unless it was the last try (see `causes`), nor one whose canary failed, which is
+    recorded as such. The record names step and error; what the error says may quote a row, and stays in the run."""
     run = context.dagster_run
     cause, product = run.tags.get(CAUSE), run.tags.get(PARTITION_NAME_TAG)
     found = context.instance.get_run_record_by_id(run.run_id)
-    if not cause or not product or found is None or found.start_time is None:
-        return dg.SkipReason(f"run {run.run_id} is asked for again, or somebody started it and looks at it")
+    if not cause or not product or found is None:
+        return dg.SkipReason(f"somebody started run {run.run_id}, and looks at it")
+    if found.start_time is None:
+        tries = context.instance.get_run_records(dg.RunsFilter(tags={CAUSE: cause}))
+        if len(never_started(tries)) < TRIES:
+            return dg.SkipReason(f"run {run.run_id} never started and is asked for again")
     records = line.log.records()
     if any(record.event == "run.failed" and record.body["run"] == run.run_id for record in records):
         return dg.SkipReason(f"run {run.run_id} was recorded before")
-    if any(_is_its_canary(record, run, found.start_time) for record in records):
+    if found.start_time and any(_is_its_canary(record, run, found.start_time) for record in records):
         return dg.SkipReason(f"the canary of run {run.run_id} failed, and was recorded")
     step, error = _where(context)
     body = {"job": run.job_name, "run": run.run_id, "cause": cause, "step": step, "error": error}

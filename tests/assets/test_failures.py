@@ -8,11 +8,16 @@ import dagster as dg
 import pytest
 
 from data_contracts.errors import BadInput
-from pipelines.automation.causes import CAUSE
+from pipelines.automation.causes import CAUSE, TRIES
 from pipelines.automation.failures import failures
 from tests.assets.conftest import PRODUCT, Runner
 
 RELEASE = "sha256:" + "ab" * 32
+
+
+@dg.job(name="line")
+def idle() -> None:
+    pass
 
 
 def nothing() -> None:
@@ -44,14 +49,19 @@ def look(
     )
     assert not done.success
     for _ in range(times):
-        context = dg.build_run_status_sensor_context(
-            "failures",
-            done.get_run_failure_event(),
-            run.instance,
-            run.instance.get_run_by_id(done.run_id),
-            resources={"line": run.small.parts},
-        )
-        failures(context.for_run_failure())
+        seen(run, done.get_run_failure_event(), done.run_id)
+    return bodies(run)
+
+
+def seen(run: Runner, event: dg.DagsterEvent, failed: str) -> None:
+    found = run.instance.get_run_by_id(failed)
+    assert found is not None
+    resources = {"line": run.small.parts}
+    context = dg.build_run_status_sensor_context("failures", event, run.instance, found, resources=resources)
+    failures(context.for_run_failure())
+
+
+def bodies(run: Runner) -> list[dict[str, Any]]:
     return [record.body for record in run.small.parts.log.records() if record.event == "run.failed"]
 
 
@@ -60,6 +70,18 @@ def test_a_failed_run_is_recorded_once_with_its_step_and_the_error_at_the_bottom
     assert (body["job"], body["step"], body["error"]) == ("line", "promotion", "BadInput")
     assert body["cause"] == "retrain sha256:1"
     assert "Ann" not in str(body)
+
+
+def test_a_run_that_never_started_is_recorded_when_it_is_given_up(run: Runner) -> None:
+    recorded = []
+    for _ in range(TRIES):
+        lost = run.instance.create_run_for_job(idle, tags={"dagster/partition": PRODUCT, CAUSE: "retrain sha256:2"})
+        run.instance.report_run_failed(lost)
+        event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "line")
+        seen(run, event, lost.run_id)
+        recorded.append(len(bodies(run)))
+    assert recorded == [0] * (TRIES - 1) + [1]
+    assert (bodies(run)[0]["step"], bodies(run)[0]["error"]) == ("", "")
 
 
 def test_a_run_that_a_person_started_is_theirs_to_look_at(run: Runner) -> None:
